@@ -1,0 +1,114 @@
+//! The one seam to the outside world: a place that keeps files.
+//!
+//! ```text
+//!              Disk / File
+//!    ┌────────────┼──────────────┐
+//!  OsDisk      SimDisk        FaultyDisk
+//!  real files  memory with    any disk, with calls
+//!              a power switch that fail on demand
+//! ```
+//!
+//! Contract, the same for every implementation: nothing is durable before [`File::sync`] (contents and
+//! length) and [`Disk::sync_dir`] (names) returned `Ok`; after an `Err` of either nothing is known. Names
+//! are relative to the database directory and use `/`.
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+/// How [`Disk::open`] treats a file that is or is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// It must exist; opened for reading only.
+    ReadOnly,
+    /// It must exist; opened for reading and writing.
+    Existing,
+    /// Opened for reading and writing; made, empty, when it does not exist.
+    Create,
+}
+
+/// A directory that keeps files. `OsDisk` keeps them; `SimDisk` can lose power.
+pub trait Disk: Send + Sync + Debug {
+    /// Opens a file. A file it makes is durable only after [`Disk::sync_dir`] of its directory.
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// Removes a file; durable after [`Disk::sync_dir`].
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Renames a file over whatever has the new name; durable after [`Disk::sync_dir`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Names of the files in directory `dir` (`""` is the root), sorted, without the directory part.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Makes directory `dir` unless it exists; durable after `sync_dir("")`.
+    fn make_dir(&self, dir: &str) -> io::Result<()>;
+    /// Makes the names in `dir` durable. A failure is a failed sync.
+    fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// Takes the advisory lock on file `name`, writing `holder` into it; released when the guard drops
+    /// or the process dies. `Err(WouldBlock)` with the present holder's text when it is taken.
+    fn lock(&self, name: &str, holder: &str) -> io::Result<Box<dyn DiskLock>>;
+    /// For messages: where this disk is.
+    fn describe(&self) -> String;
+}
+
+/// Guard of [`Disk::lock`].
+pub trait DiskLock: Send + Sync + Debug {}
+
+/// Bytes at offsets.
+///
+/// `read_at` and `write_at` may be short and may be interrupted, like the system calls they stand for;
+/// callers use [`File::read_exact_at`] and [`File::write_all_at`], which deal with both.
+pub trait File: Send + Sync + Debug {
+    /// Reads up to `buf.len()` bytes at `offset`; 0 only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes up to `buf.len()` bytes at `offset`, growing the file when it must.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Makes contents and length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or zero-extends to `len` bytes; durable after [`File::sync`].
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Offsets, lengths and buffers must be multiples of this (1 unless the file bypasses the OS cache).
+    fn alignment(&self) -> usize {
+        1
+    }
+
+    /// Fills `buf` from `offset`, or fails with `UnexpectedEof`.
+    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.read_at(buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    buf = &mut buf[n..];
+                    offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `buf` at `offset`.
+    fn write_all_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+        while !buf.is_empty() {
+            match self.write_at(buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    buf = &buf[n..];
+                    offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes each buffer at its offset. The order in which they reach the disk is not defined.
+    fn write_batch(&self, batch: &[(u64, &[u8])]) -> io::Result<()> {
+        batch.iter().try_for_each(|(offset, bytes)| self.write_all_at(bytes, *offset))
+    }
+}

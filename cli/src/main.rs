@@ -1,0 +1,2 @@
+//! The `argali` command. (Skeleton.)
+fn main() {}
