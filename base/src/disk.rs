@@ -12,9 +12,17 @@
 //! length) and [`Disk::sync_dir`] (names) returned `Ok`; after an `Err` of either nothing is known. Names
 //! are relative to the database directory and use `/`.
 
+mod faulty;
+mod os;
+mod sim;
+
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
+
+pub use faulty::{Failure, Fault, FaultyDisk};
+pub use os::OsDisk;
+pub use sim::{Loss, SECTOR, SimDisk};
 
 /// How [`Disk::open`] treats a file that is or is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +35,58 @@ pub enum OpenMode {
     Create,
 }
 
+/// The calls a disk answers, as traces and fault rules name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// [`Disk::open`] of a file that exists.
+    Open,
+    /// [`Disk::open`] that makes the file.
+    Create,
+    /// [`Disk::remove`].
+    Remove,
+    /// [`Disk::rename`].
+    Rename,
+    /// [`Disk::list`].
+    List,
+    /// [`Disk::make_dir`].
+    MakeDir,
+    /// [`Disk::sync_dir`].
+    SyncDir,
+    /// [`Disk::lock`].
+    Lock,
+    /// [`File::read_at`].
+    Read,
+    /// [`File::write_at`].
+    Write,
+    /// [`File::sync`].
+    Sync,
+    /// [`File::len`].
+    Len,
+    /// [`File::set_len`].
+    SetLen,
+}
+
+/// One call, as [`SimDisk::trace`] reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Which call.
+    pub call: Call,
+    /// File or directory; `from -> to` for a rename.
+    pub name: String,
+    /// First byte of a read or write; the new length of a `SetLen`; else 0.
+    pub offset: u64,
+    /// Bytes asked for by a read or write; else 0.
+    pub len: usize,
+}
+
 /// A directory that keeps files. `OsDisk` keeps them; `SimDisk` can lose power.
 pub trait Disk: Send + Sync + Debug {
     /// Opens a file. A file it makes is durable only after [`Disk::sync_dir`] of its directory.
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>>;
     /// Removes a file; durable after [`Disk::sync_dir`].
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Renames a file over whatever has the new name; durable after [`Disk::sync_dir`].
+    /// Renames a file, within its directory, over whatever has the new name; atomic; durable after
+    /// [`Disk::sync_dir`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Names of the files in directory `dir` (`""` is the root), sorted, without the directory part.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
@@ -111,4 +164,17 @@ pub trait File: Send + Sync + Debug {
     fn write_batch(&self, batch: &[(u64, &[u8])]) -> io::Result<()> {
         batch.iter().try_for_each(|(offset, bytes)| self.write_all_at(bytes, *offset))
     }
+}
+
+/// The directory part of `name` and the rest; the directory is `""` for a file in the root.
+fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('/').unwrap_or(("", name))
+}
+
+fn same_directory(from: &str, to: &str) -> io::Result<()> {
+    if split(from).0 == split(to).0 {
+        return Ok(());
+    }
+    let why = format!("rename {from} -> {to} leaves its directory");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
 }

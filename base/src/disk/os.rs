@@ -1,0 +1,255 @@
+//! Real files: positional I/O, one descriptor per open file, no user-space cache.
+//!
+//! ```text
+//!  write_at  pwrite      sync      fdatasync (contents and, when it grew, the length)
+//!  batch     pwritev     sync_dir  fsync of the directory: its error is a failed sync
+//!  read_at   pread       lock      flock, so it dies with the process
+//! ```
+//!
+//! `O_DIRECT` is by name of file, because only callers that look at [`File::alignment`] can use it.
+//! Left out: `io_uring` (a batch seam is there for it) and preallocation by `fallocate` (the log
+//! writes zeros instead: a sync into unwritten extents costs twice).
+
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::{Disk, DiskLock, File, OpenMode};
+
+/// Alignment that every Linux file system in use accepts for direct I/O.
+const DIRECT_ALIGNMENT: usize = 4096;
+/// Buffers in one `pwritev`; the kernel's limit is 1024.
+const MAX_SLICES: usize = 256;
+
+/// A directory of the operating system.
+#[derive(Clone, Debug)]
+pub struct OsDisk {
+    root: PathBuf,
+    direct: Vec<String>,
+}
+
+impl OsDisk {
+    /// Makes directory `root` unless it exists (its parent must), durably.
+    pub fn create(root: impl AsRef<Path>) -> io::Result<Self> {
+        let root = root.as_ref();
+        let made = match fs::create_dir(root) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) => return Err(e),
+        };
+        let parent = root.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Also for a directory that was there: an earlier run may have died before this sync.
+        match sync_directory(parent) {
+            Err(e) if !made && e.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+        Self::open(root)
+    }
+
+    /// Uses the existing directory `root`.
+    pub fn open(root: impl AsRef<Path>) -> io::Result<Self> {
+        let root = root.as_ref().to_path_buf();
+        if !fs::metadata(&root)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { root, direct: Vec::new() })
+    }
+
+    /// Bypasses the OS cache (`O_DIRECT`) for the files called `names`: their [`File::alignment`] is
+    /// 4096 bytes. Where the file system cannot do that, opening such a file fails with `Unsupported`.
+    #[must_use]
+    pub fn with_direct_io(mut self, names: &[&str]) -> Self {
+        self.direct = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
+        let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if inside { Ok(self.root.join(name)) } else { Err(io::ErrorKind::InvalidFilename.into()) }
+    }
+}
+
+impl Disk for OsDisk {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let path = self.path(name)?;
+        let direct = self.direct.iter().any(|n| n == name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::ReadOnly).create(mode == OpenMode::Create);
+        if direct {
+            options.custom_flags(OFlags::DIRECT.bits().cast_signed());
+        }
+        let file = options.open(path).map_err(|e| explain_direct(e, direct, name))?;
+        if file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(Arc::new(OsFile { file, alignment: if direct { DIRECT_ALIGNMENT } else { 1 } }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name)?)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        super::same_directory(from, to)?;
+        fs::rename(self.path(from)?, self.path(to)?)
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(dir)?)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn make_dir(&self, dir: &str) -> io::Result<()> {
+        let path = self.path(dir)?;
+        match fs::create_dir(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        sync_directory(&self.path(dir)?)
+    }
+
+    fn lock(&self, name: &str, holder: &str) -> io::Result<Box<dyn DiskLock>> {
+        let path = self.path(name)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(taken(&mut file)),
+            Err(TryLockError::Error(e)) => return Err(e),
+        }
+        file.set_len(0)?;
+        file.write_all(holder.as_bytes())?;
+        Ok(Box::new(OsLock { file }))
+    }
+
+    fn describe(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn explain_direct(e: io::Error, direct: bool, name: &str) -> io::Error {
+    if direct && e.kind() == io::ErrorKind::InvalidInput {
+        let why = format!("the file system refuses direct I/O for {name}; open without it");
+        return io::Error::new(io::ErrorKind::Unsupported, why);
+    }
+    e
+}
+
+/// The error that names whoever has the lock.
+fn taken(file: &mut fs::File) -> io::Error {
+    let mut holder = String::new();
+    // Its text is a courtesy: a holder that is just starting or has odd bytes there is "another process".
+    let read = file.read_to_string(&mut holder);
+    if read.is_err() || holder.is_empty() {
+        "another process".clone_into(&mut holder);
+    }
+    io::Error::new(io::ErrorKind::WouldBlock, holder)
+}
+
+#[derive(Debug)]
+struct OsLock {
+    file: fs::File,
+}
+
+impl DiskLock for OsLock {}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // So that the next contender never reads the name of somebody who is gone. Closing unlocks.
+        let _ = self.file.set_len(0);
+    }
+}
+
+#[derive(Debug)]
+struct OsFile {
+    file: fs::File,
+    alignment: usize,
+}
+
+impl File for OsFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.file.write_at(buf, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn alignment(&self) -> usize {
+        self.alignment
+    }
+
+    fn write_batch(&self, batch: &[(u64, &[u8])]) -> io::Result<()> {
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let (run, tail) = rest.split_at(adjacent(rest));
+            self.write_run(run)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+}
+
+impl OsFile {
+    /// Writes buffers that lie one behind the other in the file with one call.
+    fn write_run(&self, run: &[(u64, &[u8])]) -> io::Result<()> {
+        let [first, _, ..] = run else {
+            return run.iter().try_for_each(|(offset, bytes)| self.write_all_at(bytes, *offset));
+        };
+        let slices: Vec<IoSlice<'_>> = run.iter().map(|(_, bytes)| IoSlice::new(bytes)).collect();
+        let mut done = match rustix::io::pwritev(&self.file, &slices, first.0) {
+            Ok(n) => n,
+            Err(e) if e == rustix::io::Errno::INTR => 0,
+            Err(e) => return Err(e.into()),
+        };
+        // A short count is rare: finish buffer by buffer.
+        for (offset, bytes) in run {
+            let skip = done.min(bytes.len());
+            self.write_all_at(&bytes[skip..], offset + skip as u64)?;
+            done -= skip;
+        }
+        Ok(())
+    }
+}
+
+/// How many buffers at the front of `batch` follow each other without a hole.
+fn adjacent(batch: &[(u64, &[u8])]) -> usize {
+    let follows = |pair: &[(u64, &[u8])]| pair[0].0 + pair[0].1.len() as u64 == pair[1].0;
+    let links = batch.windows(2).take(MAX_SLICES - 1).take_while(|pair| follows(pair)).count();
+    links + 1
+}
