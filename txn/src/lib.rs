@@ -13,7 +13,9 @@ use argali_pager::PageOp;
 use argali_wal::{ActiveTxn, RecordBuf, Wal};
 pub use argali_wal::{Owner, Undo};
 
-pub use lock::{Gap, KeyMode, LockMode, LockName, LockStats};
+pub use lock::{Blocked, Gap, KeyMode, LockMode, LockName, LockStats, Term};
+#[doc(hidden)]
+pub use lock::{Granted, LockOptions, LockTable, Request, Waiter};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Isolation {

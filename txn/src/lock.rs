@@ -1,57 +1,91 @@
-//! Lock names and modes. (Skeleton.)
+//! The lock manager: names, modes, queues, deadlocks.
+//!
+//! A *latch* protects a page in memory for an instant; a *lock* protects the meaning of data for the
+//! life of a transaction. Latches are the buffer pool's. Locks are here, and know nothing of pages:
+//! what is locked is a [`LockName`], and keys are named by hash.
+//!
+//! ```text
+//!  Database   IS ─┐
+//!  Tree 7     IX ─┤  intention modes say: something below is locked
+//!  Key a1…     X ─┘  the key and the gap below it, each with its own mode
+//! ```
+//!
+//! Rules, numbered for the asserts that cite them:
+//!
+//! - **L1** One name is locked either with tree modes or with key modes.
+//! - **L2** A transaction waits for at most one lock (it is one thread).
+//! - **L3** Rollback asks for no lock it does not hold: it can neither wait nor deadlock.
+//! - **L4** Nobody waits for a lock under a latch (the caller's duty; `try_lock` is safe there).
+//!
+//! Reading order: [`mode`] (the tables), [`queue`] (who is granted next), [`table`] (partitions,
+//! waiting, early release), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own list).
+//!
+//! Left out: escalation (one day a try-lock on the tree), and locks that survive a restart (prepared
+//! transactions will need them).
+
+mod deadlock;
+mod held;
+mod mode;
+mod queue;
+mod table;
+
+use std::fmt;
+
+pub use deadlock::Blocked;
+pub(crate) use held::HeldLocks;
+pub use mode::{Gap, KeyMode, LockMode};
+pub use table::{Granted, LockOptions, LockTable, Request, Waiter};
 
 /// What can be locked. Keys are named by hash: two keys with one hash only wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LockName {
+    /// All of it.
     Database,
+    /// The tree with this root page.
     Tree(u64),
     /// A key (and the gap below it) of the tree with this root.
     Key {
+        /// Root page of the tree.
         tree: u64,
+        /// Hash of the key.
         hash: u64,
     },
     /// The gap above the last key of the tree.
     End {
+        /// Root page of the tree.
         tree: u64,
     },
 }
 
-/// Modes. On database and tree: IS … X with gap `None`. On keys: S or X on the key itself, and
-/// independently a mode on the open gap below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LockMode {
-    IS,
-    IX,
-    S,
-    SIX,
-    X,
-    /// Key-range lock: mode of the key, mode of the gap below it.
-    Key {
-        key: KeyMode,
-        gap: Gap,
-    },
+impl fmt::Display for LockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database => f.write_str("the database"),
+            Self::Tree(tree) => write!(f, "tree p{tree}"),
+            Self::Key { tree, hash } => write!(f, "key #{hash:016x} of tree p{tree}"),
+            Self::End { tree } => write!(f, "the end of tree p{tree}"),
+        }
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyMode {
-    None,
-    S,
-    X,
+/// How long a granted lock is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// Until the transaction ends or gives it back.
+    Long,
+    /// Not at all: it was only waited for (instant duration).
+    Instant,
 }
 
-/// Gap modes: `S` keeps the gap free of inserts; `Insert` inserts into it. `S`–`S` and
-/// `Insert`–`Insert` are compatible, `S`–`Insert` is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Gap {
-    None,
-    S,
-    Insert,
-}
-
-#[derive(Clone, Debug, Default)]
+/// Counters since open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockStats {
+    /// Requests granted, at once or after a wait.
     pub acquired: u64,
+    /// Requests that had to wait.
     pub waited: u64,
+    /// Requests refused because they closed a cycle.
     pub deadlocks: u64,
+    /// Requests refused because they waited too long.
     pub timeouts: u64,
 }

@@ -1,0 +1,388 @@
+//! The table of all locks: partitions, waiting, and the horizon of locks released early.
+//!
+//! ```text
+//!  hash(name) ──► partition (mutex) ──► map name → Queue      exact
+//!                                  └──► tags[hash & 63]       commit LSNs, by hash only
+//! ```
+//!
+//! **Waiting.** A request that cannot be granted gets in line and sleeps on its own condition variable,
+//! under the partition's mutex. Whoever releases hands the lock over and wakes exactly the new holders:
+//! "no longer in line" *means* granted. While it sleeps it looks for deadlocks (see [`super::deadlock`])
+//! and gives up after its timeout, with an error that names lock and holder.
+//!
+//! **Early lock release.** A committing transaction gives its locks back when its commit record has an
+//! LSN, before that is durable. Each release that may have written leaves the commit LSN as a *tag*
+//! behind, and each acquisition returns the greatest tag it may depend on; the acquirer must not tell
+//! anybody what it saw before that LSN is durable (its *horizon*). Tags are kept by hash, never removed
+//! and shared by chance: too great a horizon costs a wait, never correctness. A reader of one key must
+//! not depend on every writer of the tree, so a tag has two parts:
+//!
+//! | released      | leaves      | asked           | depends on           |
+//! | ------------- | ----------- | --------------- | -------------------- |
+//! | IS, S         | nothing     | IS, IX          | exclusive            |
+//! | IX, SIX       | intent      | S, SIX, X       | exclusive and intent |
+//! | X             | exclusive   |                 |                      |
+//! | key S, gap S  | nothing     | any key mode    | exclusive            |
+//! | key X, gap Insert or X | exclusive |          |                      |
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use argali_base::sync::{Arc, Clock, Condvar, Mutex, MutexGuard};
+use argali_base::{Error, Lsn, Result, TxnId};
+use foldhash::fast::FixedState;
+
+use super::deadlock::WaitGraph;
+use super::queue::Queue;
+use super::{Blocked, Gap, KeyMode, LockMode, LockName, LockStats, Term};
+
+/// Horizon tags per partition: a KiB, few enough to stay in cache.
+const TAGS: usize = 64;
+/// Emptied queues each partition keeps, so that a lock that comes and goes allocates nothing.
+const SPARE_MAX: usize = 64;
+/// A waiter looks for deadlocks again after this long, in case the first look came too early.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Shape of a lock table.
+#[derive(Clone, Debug)]
+pub struct LockOptions {
+    /// Partitions, a power of two: how many requests can be served at once.
+    pub partitions: usize,
+    /// How long a request waits before it looks for a deadlock. Most waits are shorter than this, and a
+    /// look stops the whole table for some microseconds.
+    pub deadlock_delay: Duration,
+}
+
+impl Default for LockOptions {
+    fn default() -> Self {
+        Self { partitions: 64, deadlock_delay: Duration::from_millis(2) }
+    }
+}
+
+/// What one transaction asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub txn: TxnId,
+    /// For what.
+    pub name: LockName,
+    /// In which mode, beyond what it holds.
+    pub mode: LockMode,
+    /// The mode it holds on that name already.
+    pub held: Option<LockMode>,
+    /// For how long.
+    pub term: Term,
+}
+
+impl Request {
+    /// The mode that must be compatible with everybody else's. An instant request asks for its own mode
+    /// only: it keeps nothing, and what is held is compatible already.
+    pub(super) fn asked(&self) -> LockMode {
+        match (self.held, self.term) {
+            (Some(held), Term::Long) => held.supremum(self.mode),
+            (Some(_), Term::Instant) | (None, _) => self.mode,
+        }
+    }
+}
+
+/// What a granted request brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Mode now held ([`Term::Long`]) or passed through ([`Term::Instant`]).
+    pub mode: LockMode,
+    /// Greatest commit LSN this may depend on; `NONE` when all such commits are long gone.
+    pub horizon: Lsn,
+}
+
+/// What one transaction sleeps on. It waits for one lock at a time, so it needs one.
+#[derive(Clone, Debug, Default)]
+pub struct Waiter(Arc<Condvar>);
+
+/// All locks of one database.
+#[derive(Debug)]
+pub struct LockTable {
+    partitions: Box<[Padded]>,
+    hasher: FixedState,
+    clock: Clock,
+    deadlock_delay: Duration,
+}
+
+/// A partition on cache lines of its own.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+struct Padded(Mutex<Partition>);
+
+#[derive(Debug)]
+struct Partition {
+    queues: HashMap<LockName, Queue, FixedState>,
+    /// Empty queues whose vectors have capacity.
+    spare: Vec<Queue>,
+    /// Names with somebody in line; short, since waiters are at most as many as threads.
+    contended: Vec<LockName>,
+    tags: [Tag; TAGS],
+    stats: LockStats,
+}
+
+impl Default for Partition {
+    fn default() -> Self {
+        Self {
+            queues: HashMap::default(),
+            spare: Vec::new(),
+            contended: Vec::new(),
+            tags: [Tag::default(); TAGS],
+            stats: LockStats::default(),
+        }
+    }
+}
+
+/// Greatest commit LSNs released early under some names.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tag {
+    intent: Lsn,
+    exclusive: Lsn,
+}
+
+impl Tag {
+    fn leave(&mut self, mode: LockMode, commit: Lsn) {
+        match mode {
+            LockMode::IS | LockMode::S => {}
+            LockMode::IX | LockMode::SIX => self.intent = self.intent.max(commit),
+            LockMode::Key { key: KeyMode::None | KeyMode::S, gap: Gap::None | Gap::S } => {}
+            LockMode::X | LockMode::Key { .. } => self.exclusive = self.exclusive.max(commit),
+        }
+    }
+
+    fn seen_by(self, mode: LockMode) -> Lsn {
+        match mode {
+            LockMode::IS | LockMode::IX | LockMode::Key { .. } => self.exclusive,
+            LockMode::S | LockMode::SIX | LockMode::X => self.exclusive.max(self.intent),
+        }
+    }
+}
+
+impl LockTable {
+    /// An empty table.
+    ///
+    /// # Panics
+    /// When the number of partitions is not a power of two.
+    pub fn new(options: &LockOptions) -> Self {
+        assert!(options.partitions.is_power_of_two(), "{} partitions", options.partitions);
+        Self {
+            partitions: (0..options.partitions).map(|_| Padded::default()).collect(),
+            hasher: FixedState::default(),
+            clock: Clock::system(),
+            deadlock_delay: options.deadlock_delay,
+        }
+    }
+
+    /// Grants `request` if it needs to wait for nobody. Never waits: safe under latches.
+    pub fn try_acquire(&self, request: &Request) -> Option<Granted> {
+        let place = self.place(request.name);
+        self.lock(place).try_grant(request, place)
+    }
+
+    /// Grants `request`, waiting for at most `timeout`. `Deadlock` and `LockTimeout` leave everything as
+    /// it was before the call.
+    pub fn acquire(
+        &self,
+        request: &Request,
+        waiter: &Waiter,
+        timeout: Duration,
+    ) -> Result<Granted> {
+        let place = self.place(request.name);
+        let mut partition = self.lock(place);
+        if let Some(granted) = partition.try_grant(request, place) {
+            return Ok(granted);
+        }
+        partition.enqueue(request, waiter);
+        drop(partition);
+        self.wait(request, waiter, timeout)
+    }
+
+    /// Takes `name` from `txn`, which holds it, and hands it over. A committed transaction that wrote
+    /// passes its commit LSN, any other `Lsn::NONE`.
+    pub fn release(&self, txn: TxnId, name: LockName, commit: Lsn) {
+        let place = self.place(name);
+        self.lock(place).release(txn, name, (place, commit));
+    }
+
+    /// Everybody who waits, at one instant.
+    pub fn blocked(&self) -> Vec<Blocked> {
+        let mut all: Vec<Blocked> = Vec::new();
+        for partition in self.stop() {
+            partition.each_edge(|txn, lock, blocker| match all.last_mut() {
+                Some(last) if last.txn == txn => last.behind.push(blocker),
+                Some(_) | None => all.push(Blocked { txn, lock, behind: vec![blocker] }),
+            });
+        }
+        all
+    }
+
+    /// Counters of all partitions.
+    pub fn stats(&self) -> LockStats {
+        let mut sum = LockStats::default();
+        for partition in &self.partitions {
+            let stats = &partition.0.lock().stats;
+            sum.acquired += stats.acquired;
+            sum.waited += stats.waited;
+            sum.deadlocks += stats.deadlocks;
+            sum.timeouts += stats.timeouts;
+        }
+        sum
+    }
+
+    /// Sleeps until `request`, which is in line, is granted, or takes it out of the line.
+    fn wait(&self, request: &Request, waiter: &Waiter, timeout: Duration) -> Result<Granted> {
+        let place = self.place(request.name);
+        let begun = self.clock.now();
+        let mut look = self.deadlock_delay;
+        let mut partition = self.lock(place);
+        while partition.is_waiting(request) {
+            let waited = self.clock.now() - begun;
+            if waited >= timeout {
+                return Err(partition.give_up(request, waited));
+            }
+            if waited >= look {
+                drop(partition);
+                self.break_deadlock(request)?;
+                look = self.clock.now() - begun + LOOK_AGAIN;
+                partition = self.lock(place);
+                continue;
+            }
+            let _ = waiter.0.wait_for(&mut partition, look.min(timeout) - waited);
+        }
+        partition.stats.acquired += 1;
+        Ok(partition.granted(request, place))
+    }
+
+    /// Fails `request` if it is on a cycle.
+    fn break_deadlock(&self, request: &Request) -> Result<()> {
+        let mut partitions = self.stop();
+        let mut graph = WaitGraph::default();
+        for partition in &partitions {
+            partition.each_edge(|txn, _, blocker| graph.add(txn, blocker));
+        }
+        let Some(holder) = graph.cycle_through(request.txn) else { return Ok(()) };
+        let own = &mut partitions[self.place(request.name).partition];
+        own.stats.deadlocks += 1;
+        own.cancel(request);
+        Err(Error::Deadlock { txn: request.txn, lock: describe(request), holder })
+    }
+
+    /// Stops the table: all partitions, in order.
+    fn stop(&self) -> Vec<MutexGuard<'_, Partition>> {
+        self.partitions.iter().map(|partition| partition.0.lock()).collect()
+    }
+
+    fn lock(&self, place: Place) -> MutexGuard<'_, Partition> {
+        self.partitions[place.partition].0.lock()
+    }
+
+    fn place(&self, name: LockName) -> Place {
+        let hash = self.hasher.hash_one(name);
+        // Middle bits: the maps inside the partitions use the lowest and the highest ones.
+        Place {
+            partition: (hash >> 32) as usize & (self.partitions.len() - 1),
+            tag: (hash >> 48) as usize % TAGS,
+        }
+    }
+}
+
+/// Where a name lives.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    partition: usize,
+    tag: usize,
+}
+
+impl Partition {
+    fn try_grant(&mut self, request: &Request, place: Place) -> Option<Granted> {
+        let Self { queues, spare, .. } = self;
+        let make = || spare.pop().unwrap_or_default();
+        let queue = queues.entry(request.name).or_insert_with(make);
+        if !queue.try_grant(request) {
+            return None;
+        }
+        self.stats.acquired += 1;
+        self.drop_if_empty(request.name);
+        Some(self.granted(request, place))
+    }
+
+    fn granted(&self, request: &Request, place: Place) -> Granted {
+        let mode = request.asked();
+        Granted { mode, horizon: self.tags[place.tag].seen_by(mode) }
+    }
+
+    fn enqueue(&mut self, request: &Request, waiter: &Waiter) {
+        let queue = self.queues.entry(request.name).or_default();
+        assert!(!queue.is_waiting(request.txn), "L2: {} waits twice", request.txn);
+        queue.enqueue(request, waiter);
+        if !self.contended.contains(&request.name) {
+            self.contended.push(request.name);
+        }
+        self.stats.waited += 1;
+    }
+
+    fn is_waiting(&self, request: &Request) -> bool {
+        self.queues.get(&request.name).is_some_and(|queue| queue.is_waiting(request.txn))
+    }
+
+    fn release(&mut self, txn: TxnId, name: LockName, (place, commit): (Place, Lsn)) {
+        let mode = self.queues.get_mut(&name).and_then(|queue| queue.release(txn));
+        let Some(mode) = mode else { panic!("{txn} releases {name}, which it does not hold") };
+        if !commit.is_none() {
+            // Before anybody is handed the lock: the new holder reads the tag after it wakes.
+            self.tags[place.tag].leave(mode, commit);
+        }
+        self.hand_over(name);
+    }
+
+    fn give_up(&mut self, request: &Request, waited: Duration) -> Error {
+        self.stats.timeouts += 1;
+        let queue = self.queues.get(&request.name);
+        let holder = queue.and_then(|queue| queue.blocker(request));
+        let holder = holder.expect("whoever is in line waits for somebody: hand-over is complete");
+        self.cancel(request);
+        Error::LockTimeout { txn: request.txn, lock: describe(request), waited, holder }
+    }
+
+    fn cancel(&mut self, request: &Request) {
+        if let Some(queue) = self.queues.get_mut(&request.name) {
+            queue.cancel(request.txn);
+        }
+        self.hand_over(request.name);
+    }
+
+    /// Serves those whose turn has come, after a release or a cancelled request.
+    fn hand_over(&mut self, name: LockName) {
+        let Some(at) = self.contended.iter().position(|contended| *contended == name) else {
+            return self.drop_if_empty(name);
+        };
+        let queue = self.queues.get_mut(&name).expect("a contended name has a queue");
+        queue.hand_over(|wait| _ = wait.waiter.0.notify_one());
+        if !queue.has_waiting() {
+            self.contended.swap_remove(at);
+        }
+        self.drop_if_empty(name);
+    }
+
+    fn drop_if_empty(&mut self, name: LockName) {
+        if self.queues.get(&name).is_some_and(Queue::is_empty) {
+            let queue = self.queues.remove(&name).expect("it was just there");
+            if self.spare.len() < SPARE_MAX {
+                self.spare.push(queue);
+            }
+        }
+    }
+
+    fn each_edge(&self, mut each: impl FnMut(TxnId, LockName, TxnId)) {
+        for name in &self.contended {
+            self.queues[name].edges(|txn, blocker| each(txn, *name, blocker));
+        }
+    }
+}
+
+fn describe(request: &Request) -> String {
+    format!("{} on {}", request.mode, request.name)
+}
