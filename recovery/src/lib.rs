@@ -1,109 +1,119 @@
-//! Restart and checkpoints. (Skeleton: signatures and contracts; bodies follow.)
-#![allow(missing_docs, clippy::todo, unused_variables, dead_code)]
+//! Restart and checkpoints: how a database that lost its memory gets it back.
+//!
+//! ```text
+//!                 master record                                    end of log
+//!                      │                                               │
+//!  log  ───────────────┼───────────────────────────────────────────────┤
+//!            ▲         begin ····· end                                 │
+//!            │         │                                               │
+//!            │         ├── analysis ─► who was active, what was dirty ─►│   reads records
+//!            │ redo point                                              │
+//!            ├──────────── redo: repeat history ──────────────────────►│   reads and changes pages
+//!            │                                                         │   log resumes here
+//!  ◄─────────┴──────────── undo: losers, newest record first ──────────┤   writes CLRs behind the end
+//!  oldest loser                                                        └─► checkpoint
+//! ```
+//!
+//! Restart is ARIES (Mohan et al., ACM TODS 17(1), 1992, section 6), one file per pass:
+//!
+//! * `analysis.rs` reads the log from the last complete checkpoint and rebuilds the two tables the
+//!   crash took: transactions and dirty pages.
+//! * `redo.rs` repeats history, losers included, so that pages look as they did at the crash. It
+//!   knows pages and their operations; it has never heard of a tree.
+//! * `undo.rs` takes the losers back in one backward sweep, through the same `undo_one` that rollback
+//!   uses, and logs each step as a CLR, which is never undone itself. That is why a crash during
+//!   restart costs nothing but time.
+//! * `checkpoint.rs` writes what `analysis.rs` reads; `policy.rs` decides when.
+//! * `observer.rs` tells anybody who asks about each decision; nobody re-implements the passes.
+//!
+//! Rules that hold across the files (numbers are cited where they live):
+//!
+//! * **R1** Nothing is appended before redo is over and the tail is erased ([`Wal::resume`]).
+//! * **R2** A record is applied to a page exactly when pageLSN < LSN, and then pageLSN must be the
+//!   record's `page_prev`: a page write the disk forgot is found here and not papered over.
+//! * **R3** A page redone keeps the recLSN the dirty page table has for it, so that a checkpoint taken
+//!   right after restart is true, and redo of a torn page still begins with its image.
+//! * **R4** The master record moves only to a checkpoint whose end record is durable, and the log is
+//!   truncated only after the master record has moved.
+//! * **R5** A checkpoint's tables are never older than its begin record: the begin record is appended
+//!   first, the tables are read afterwards, and analysis starts at the begin record.
+//!
+//! Left out: parallel redo and reading ahead (they belong in the pool), prepared transactions (the
+//! table keeps room for them), and opening the database before undo is over.
+
+mod analysis;
+mod checkpoint;
+mod observer;
+mod policy;
+mod redo;
+mod undo;
 
 use std::time::Duration;
 
 use argali_base::sync::{Arc, Clock};
-use argali_base::{Lsn, PageId, Result, TxnId};
+use argali_base::{Lsn, Result, TxnId};
 use argali_buffer_pool::BufferPool;
 use argali_txn::TxnManager;
-use argali_wal::{ActiveTxn, ControlFile, DirtyPage, Wal};
+use argali_wal::{ControlFile, Wal};
+
+pub use checkpoint::{CheckpointReport, Checkpointer};
+pub use observer::{Event, RecoveryObserver, RedoDecision, Silent};
+pub use policy::{CheckpointPolicy, Flush, Never, Observed, Standard};
 
 /// What restart and checkpoint work on. Made by the engine.
+#[derive(Clone)]
 pub struct Parts {
+    /// Master record, clean mark and the other facts that survive without a log.
     pub control: Arc<ControlFile>,
+    /// The log.
     pub wal: Arc<Wal>,
+    /// The pages in memory; empty when restart begins.
     pub pool: Arc<BufferPool>,
+    /// The transaction table.
     pub txns: Arc<TxnManager>,
+    /// For the times in the reports.
     pub clock: Clock,
+    /// Rules broken on purpose, in tests only.
+    #[doc(hidden)]
+    pub mutations: Mutations,
 }
 
-/// One structured event per decision of a restart. The no-op observer costs nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    AnalysisBegins {
-        from: Lsn,
-    },
-    /// A transaction entered, changed or left the table.
-    Transaction {
-        lsn: Lsn,
-        txn: ActiveTxn,
-    },
-    Ended {
-        lsn: Lsn,
-        txn: TxnId,
-    },
-    /// A page entered the dirty page table.
-    Dirty {
-        lsn: Lsn,
-        page: DirtyPage,
-    },
-    AnalysisEnds {
-        redo: Lsn,
-        losers: Vec<ActiveTxn>,
-        dirty: Vec<DirtyPage>,
-    },
-    Redo {
-        lsn: Lsn,
-        page: PageId,
-        decision: RedoDecision,
-        ops: String,
-    },
-    Undo {
-        lsn: Lsn,
-        txn: TxnId,
-        clr: Option<Lsn>,
-        undo_next: Lsn,
-    },
-    LoserEnded {
-        txn: TxnId,
-    },
-    Finished {
-        end: Lsn,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RedoDecision {
-    Applied,
-    /// Page not in the dirty page table.
-    NotDirty,
-    /// recLSN greater than the record's LSN.
-    BeforeRecLsn {
-        rec_lsn: Lsn,
-    },
-    /// pageLSN at or past the record's LSN.
-    PageIsNewer {
-        page_lsn: Lsn,
-    },
-}
-
-pub trait RecoveryObserver {
-    /// Whether events are wanted at all; `false` lets the passes skip building them.
-    fn wants(&self) -> bool {
-        true
+impl Parts {
+    /// Time since `begun`, a reading of the same clock.
+    pub(crate) fn since(&self, begun: Duration) -> Duration {
+        self.clock.now().saturating_sub(begun)
     }
-    fn event(&mut self, event: Event);
 }
 
-/// Observes nothing.
-pub struct Silent;
-impl RecoveryObserver for Silent {
-    fn wants(&self) -> bool {
-        false
-    }
-    fn event(&mut self, _: Event) {}
+/// Protocol rules a test can switch off, to show that the crash campaigns would notice.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent switches, one per rule
+pub struct Mutations {
+    /// Redo leaves out the records of losers.
+    pub winners_only_redo: bool,
+    /// Redo applies a record whatever the page says.
+    pub redo_ignores_page_lsn: bool,
+    /// Checkpoints record an empty dirty page table.
+    pub checkpoint_without_dirty_table: bool,
+    /// The log is truncated below the checkpoint, whoever still needs it.
+    pub early_truncation: bool,
 }
 
 /// What one pass did.
 #[derive(Clone, Debug, Default)]
 pub struct PassReport {
+    /// Where in the log the pass began.
     pub from: Lsn,
+    /// Where in the log it ended (undo goes backward: `to` is below `from`).
     pub to: Lsn,
+    /// Records read.
     pub records: u64,
+    /// Bytes of log between `from` and `to`.
     pub bytes: u64,
+    /// Analysis: pages in the dirty page table. Redo: pages changed. Undo: 0, it works by record.
     pub pages: u64,
+    /// How long it took.
     pub time: Duration,
 }
 
@@ -112,86 +122,60 @@ pub struct PassReport {
 pub struct Report {
     /// False after a clean shutdown: nothing had to be done.
     pub recovered: bool,
+    /// First pass.
     pub analysis: PassReport,
+    /// Second pass.
     pub redo: PassReport,
+    /// Third pass.
     pub undo: PassReport,
+    /// Transactions found committed at or after the checkpoint.
     pub winners: u64,
+    /// Transactions that were active at the crash, by id.
     pub losers: Vec<TxnId>,
-    /// Records applied, and skipped for each reason.
+    /// Page changes applied.
     pub applied: u64,
+    /// Page changes skipped because the page is not in the dirty page table.
     pub skipped_not_dirty: u64,
+    /// Page changes skipped because they are older than the page's recLSN.
     pub skipped_before_rec_lsn: u64,
+    /// Page changes skipped because the page has them already.
     pub skipped_page_newer: u64,
+    /// CLRs written by undo.
     pub clrs_written: u64,
+    /// Torn pages the pager put a whole copy over before restart began.
     pub pages_repaired: u64,
+    /// Time of the checkpoint that ends the restart.
     pub checkpoint_time: Duration,
+    /// Time of all of it.
     pub total_time: Duration,
 }
 
-/// Analysis, redo, undo, checkpoint. `wal` was opened (end judged), `pool` is empty. Redo meets a page
-/// with pageLSN at or past the log's end → `Corrupt`. Resumes the log between redo and undo.
+/// Analysis, redo, undo, checkpoint (ARIES, section 6). Call it once, on a log just opened, with an
+/// empty pool and the undo handlers set; afterwards the log takes records.
+///
+/// A clean-shutdown mark that holds makes it return at once. A crash during it, at any point and any
+/// number of times, costs only the repetition: undo goes on where its last durable CLR says.
+///
+/// # Errors
+/// `Corrupt` when the log's chain, a checkpoint or a page contradicts the log: a page at or past the
+/// end of the log, a page that misses a change it should have, a table that misses a transaction.
+/// Anything the parts return. After an error the database stays closed; nothing is lost by trying again.
 pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<Report> {
-    todo!()
-}
-
-/// Which pages a checkpoint writes before it is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Flush {
-    /// None: the pure fuzzy checkpoint of the paper.
-    Nothing,
-    /// Pages dirty since before the previous checkpoint: redo stays within two intervals.
-    #[default]
-    Old,
-    /// Every dirty page.
-    Everything,
-}
-
-/// When to take a checkpoint and what it writes: a pure decision over observed state.
-pub trait CheckpointPolicy: Send + Sync {
-    fn decide(&self, seen: &Observed) -> Option<Flush>;
-}
-
-/// What a policy sees.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Observed {
-    pub since_last: Duration,
-    pub log_bytes_since_last: u64,
-    pub log_bytes_kept: u64,
-    pub log_bytes_limit: u64,
-    pub dirty_pages: usize,
-    pub frames: usize,
-}
-
-/// What a checkpoint did.
-#[derive(Clone, Debug, Default)]
-pub struct CheckpointReport {
-    pub begin: Lsn,
-    pub end: Lsn,
-    pub redo: Lsn,
-    pub log_first: Lsn,
-    pub pages_written: usize,
-    pub time: Duration,
-}
-
-/// Fuzzy checkpoint: begin record, tables in chunks, end durable, data sync, master record, truncation.
-/// No commit waits for it. `extra_holders` (backup, archive) keep the log.
-pub struct Checkpointer {
-    _todo: (),
-}
-impl Checkpointer {
-    pub fn new(parts: Parts) -> Self {
-        todo!()
+    let begun = parts.clock.now();
+    if parts.control.get().clean_end == Some(parts.wal.durable().end()) {
+        parts.wal.resume()?;
+        return Ok(Report { total_time: parts.since(begun), ..Report::default() });
     }
-    /// Takes one checkpoint now; concurrent calls take turns.
-    pub fn checkpoint(&self, flush: Flush) -> Result<CheckpointReport> {
-        todo!()
-    }
-    /// Takes one if `policy` says so.
-    pub fn step(&self, policy: &dyn CheckpointPolicy) -> Result<Option<CheckpointReport>> {
-        todo!()
-    }
-    /// After everything is ended and written: the clean-shutdown mark.
-    pub fn shut_down(&self) -> Result<()> {
-        todo!()
-    }
+    let mut report = Report { recovered: true, ..Report::default() };
+    report.pages_repaired = parts.pool.pager().stats().repaired;
+    let history = analysis::analyse(parts, &mut report, observer)?;
+    redo::repeat_history(parts, &history, &mut report, observer)?;
+    parts.wal.resume()?; // R1
+    parts.txns.raise_next_txn(history.next_txn);
+    undo::take_back_losers(parts, &history, &mut report, observer)?;
+    let checkpoint = Checkpointer::new(parts.clone()).checkpoint(Flush::Nothing)?;
+    report.checkpoint_time = checkpoint.time;
+    report.total_time = parts.since(begun);
+    observer::tell(observer, || Event::Finished { end: checkpoint.end });
+    Ok(report)
 }

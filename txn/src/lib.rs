@@ -124,6 +124,10 @@ impl TxnManager {
     pub fn next_txn(&self) -> u64 {
         todo!()
     }
+    /// Restart only: ids below `next` are in the log already.
+    pub fn raise_next_txn(&self, next: u64) {
+        todo!()
+    }
     pub fn lock_stats(&self) -> LockStats {
         todo!()
     }

@@ -212,6 +212,9 @@ impl Wal {
         todo!()
     }
 
+    pub fn options(&self) -> &LogOptions {
+        todo!()
+    }
     pub fn stats(&self) -> LogStats {
         todo!()
     }

@@ -1,0 +1,291 @@
+//! First pass: reads the log from the last complete checkpoint to its end and rebuilds what the crash
+//! took, the transaction table and the dirty page table (ARIES, section 6.1).
+//!
+//! ```text
+//!  begin          t1's update   t2's end        chunk: t1, t2, p3 dirty from 90      end of log
+//!  ──┼─────────────────┼────────────┼──────────────────────┼──────────────────────────┼
+//!    └ start here      └ t1 enters  └ t2 is over            └ t2 is *not* let in again
+//! ```
+//!
+//! The checkpoint's tables were read while others kept logging, so they are somewhat older than the
+//! record that carries them. The scan has seen everything since the begin record by then, and wins
+//! every conflict:
+//!
+//! | in the chunk                   | seen by the scan        | result                               |
+//! | ------------------------------ | ----------------------- | ------------------------------------ |
+//! | transaction                    | nothing                 | the chunk's entry                    |
+//! | transaction                    | its records             | least `first`, greater `last`        |
+//! | transaction                    | its end record          | stays out (**A1**: no resurrection)  |
+//! | page                           | nothing                 | the chunk's recLSN                   |
+//! | page                           | a change                | the smaller recLSN                   |
+//!
+//! **A2** When the scan is over, the first record of each transaction in the table is known. If not,
+//! the checkpoint lost an entry, and undo would stop too early: `Corrupt`.
+//!
+//! **A3** Each record of a transaction names its predecessor, so a record missing from the middle of
+//! the log cannot go unseen.
+//!
+//! Chunks of a checkpoint other than the one the master record names are passed over: the scan knows
+//! all they say. Analysis changes nothing, on disk or in the pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use argali_base::{Error, Lsn, PageId, Result, TxnId};
+use argali_wal::{
+    ActiveTxn, Body, Changes, CheckpointTables, Control, DirtyPage, Record, RecordBuf, TxnState,
+};
+
+use crate::observer::{Event, RecoveryObserver, tell};
+use crate::{Parts, Report};
+
+/// What analysis found out: all that redo and undo need to know about the crash.
+pub(crate) struct History {
+    /// Where redo begins: the least recLSN, or the end of the log when no page is dirty.
+    pub(crate) redo: Lsn,
+    /// Where the log ends.
+    pub(crate) end: Lsn,
+    /// The dirty page table: page and recLSN.
+    pub(crate) dirty: BTreeMap<PageId, Lsn>,
+    /// Transactions without commit or end, by id.
+    pub(crate) losers: Vec<ActiveTxn>,
+    /// Transactions committed but without their end record, by id.
+    pub(crate) committed: Vec<ActiveTxn>,
+    /// Every transaction id below this may have been used.
+    pub(crate) next_txn: u64,
+}
+
+/// Runs the pass.
+pub(crate) fn analyse<O: RecoveryObserver>(
+    parts: &Parts,
+    report: &mut Report,
+    observer: &mut O,
+) -> Result<History> {
+    let begun = parts.clock.now();
+    let control = parts.control.get();
+    let mut tables = Tables::new(&control, parts.wal.durable().end());
+    tell(observer, || Event::AnalysisBegins { from: tables.from });
+    let mut scan = parts.wal.scan(tables.from);
+    let mut buf = RecordBuf::new();
+    while scan.next(&mut buf)? {
+        tables.see(buf.lsn(), &buf.record(), observer)?;
+        report.analysis.records += 1;
+    }
+    report.analysis.from = tables.from;
+    report.analysis.to = tables.end;
+    report.analysis.bytes = tables.end.get().saturating_sub(tables.from.get());
+    report.analysis.pages = tables.dirty.len() as u64;
+    report.winners = tables.winners;
+    let history = tables.finish()?;
+    report.losers = history.losers.iter().map(|loser| loser.txn).collect();
+    report.analysis.time = parts.since(begun);
+    tell(observer, || Event::AnalysisEnds {
+        redo: history.redo,
+        losers: history.losers.clone(),
+        dirty: history.dirty.iter().map(|(&page, &rec_lsn)| DirtyPage { page, rec_lsn }).collect(),
+    });
+    Ok(history)
+}
+
+/// The two tables while the scan goes on.
+struct Tables {
+    /// First record read: the master record, or the log's first record before any checkpoint.
+    from: Lsn,
+    end: Lsn,
+    checkpoint: Progress,
+    txns: BTreeMap<TxnId, ActiveTxn>,
+    /// Seen to end before the checkpoint's last chunk (A1); empty afterwards.
+    ended: BTreeSet<TxnId>,
+    dirty: BTreeMap<PageId, Lsn>,
+    winners: u64,
+    next_txn: u64,
+}
+
+/// How much of the master record's checkpoint has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// The begin record must be the first record read.
+    BeginExpected,
+    /// Chunks are outstanding.
+    ChunksExpected,
+    /// All read, or there was never a checkpoint.
+    Complete,
+}
+
+impl Tables {
+    fn new(control: &Control, end: Lsn) -> Self {
+        let taken = control.checkpoint_end > control.checkpoint;
+        Self {
+            from: control.checkpoint.max(Lsn::FIRST),
+            end,
+            checkpoint: if taken { Progress::BeginExpected } else { Progress::Complete },
+            txns: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            dirty: BTreeMap::new(),
+            winners: 0,
+            next_txn: control.next_txn,
+        }
+    }
+
+    /// Takes one record into account.
+    fn see<O: RecoveryObserver>(
+        &mut self,
+        lsn: Lsn,
+        record: &Record<'_>,
+        observer: &mut O,
+    ) -> Result<()> {
+        let begins = matches!(record.body, Body::CheckpointBegin { .. });
+        if self.checkpoint == Progress::BeginExpected {
+            if !begins {
+                return Err(corrupt(lsn, "the master record names no begin of a checkpoint"));
+            }
+            self.checkpoint = Progress::ChunksExpected;
+        }
+        match record.body {
+            Body::Update { changes, .. } => {
+                self.chain(lsn, record, observer, |txn| txn.undo_next = lsn)?;
+                self.dirty(lsn, changes, observer);
+            }
+            Body::Compensation { changes, undo_next } => {
+                self.chain(lsn, record, observer, |txn| txn.undo_next = undo_next)?;
+                self.dirty(lsn, changes, observer);
+            }
+            Body::Commit { .. } => {
+                self.winners += 1;
+                self.chain(lsn, record, observer, |txn| txn.state = TxnState::Committed)?;
+            }
+            Body::End => self.end(lsn, record.txn, observer),
+            Body::CheckpointBegin { .. } => {}
+            Body::CheckpointEnd { begin, last, tables, .. } => {
+                if begin == self.from {
+                    self.merge(lsn, tables, last, observer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the record's transaction up to date (A3), then lets `change` say what is special.
+    fn chain<O: RecoveryObserver>(
+        &mut self,
+        lsn: Lsn,
+        record: &Record<'_>,
+        observer: &mut O,
+        change: impl FnOnce(&mut ActiveTxn),
+    ) -> Result<()> {
+        let id = record.txn;
+        self.next_txn = self.next_txn.max(id.get() + 1);
+        let known = self.txns.get(&id).map(|txn| txn.last);
+        if known.is_some_and(|last| last != record.prev) {
+            let last = known.unwrap_or_default();
+            return Err(corrupt(
+                lsn,
+                format!("the record follows {} of {id}, whose last record is {last}", record.prev),
+            ));
+        }
+        let txn = self.txns.entry(id).or_insert(ActiveTxn {
+            txn: id,
+            state: TxnState::Running,
+            // A transaction seen in mid-life has its first record before the checkpoint: the chunk says.
+            first: if record.prev.is_none() { lsn } else { Lsn::NONE },
+            last: lsn,
+            undo_next: lsn,
+        });
+        txn.last = lsn;
+        change(txn);
+        tell(observer, || Event::Transaction { lsn, txn: *txn });
+        Ok(())
+    }
+
+    fn end<O: RecoveryObserver>(&mut self, lsn: Lsn, id: TxnId, observer: &mut O) {
+        self.txns.remove(&id);
+        self.next_txn = self.next_txn.max(id.get() + 1);
+        if self.checkpoint == Progress::ChunksExpected {
+            self.ended.insert(id);
+        }
+        tell(observer, || Event::Ended { lsn, txn: id });
+    }
+
+    /// The first record that changes a page since the checkpoint is its recLSN, unless the chunk knows
+    /// an older one.
+    fn dirty<O: RecoveryObserver>(&mut self, lsn: Lsn, changes: Changes<'_>, observer: &mut O) {
+        for change in changes.iter() {
+            self.lower(lsn, DirtyPage { page: change.page, rec_lsn: lsn }, observer);
+        }
+    }
+
+    fn lower<O: RecoveryObserver>(&mut self, lsn: Lsn, page: DirtyPage, observer: &mut O) {
+        let rec_lsn = self.dirty.entry(page.page).or_insert(Lsn::MAX);
+        if page.rec_lsn < *rec_lsn {
+            *rec_lsn = page.rec_lsn;
+            tell(observer, || Event::Dirty { lsn, page });
+        }
+    }
+
+    /// Merges one chunk by the table at the head of this file.
+    fn merge<O: RecoveryObserver>(
+        &mut self,
+        lsn: Lsn,
+        chunk: CheckpointTables<'_>,
+        last: bool,
+        observer: &mut O,
+    ) {
+        for page in chunk.dirty() {
+            self.lower(lsn, page, observer);
+        }
+        for txn in chunk.active() {
+            self.next_txn = self.next_txn.max(txn.txn.get() + 1);
+            if !self.ended.contains(&txn.txn) {
+                self.admit(lsn, txn, observer);
+            }
+        }
+        if last {
+            self.checkpoint = Progress::Complete;
+            self.ended.clear();
+        }
+    }
+
+    fn admit<O: RecoveryObserver>(&mut self, lsn: Lsn, chunk: ActiveTxn, observer: &mut O) {
+        let entry = self.txns.entry(chunk.txn).or_insert_with(|| {
+            self.winners += u64::from(chunk.state == TxnState::Committed);
+            chunk
+        });
+        let first = chunk.first;
+        if chunk.last > entry.last {
+            *entry = chunk;
+        }
+        entry.first = first;
+        let txn = *entry;
+        tell(observer, || Event::Transaction { lsn, txn });
+    }
+
+    /// Sorts the transactions into losers and committed ones and checks A2.
+    fn finish(self) -> Result<History> {
+        if self.checkpoint != Progress::Complete {
+            return Err(corrupt(self.from, "the checkpoint of the master record has no end"));
+        }
+        let (mut losers, mut committed) = (Vec::new(), Vec::new());
+        for txn in self.txns.into_values() {
+            if txn.first.is_none() {
+                let what = format!("the checkpoint lacks {}, active since before it", txn.txn);
+                return Err(corrupt(txn.last, what));
+            }
+            match txn.state {
+                TxnState::Running => losers.push(txn),
+                TxnState::Committed => committed.push(txn),
+                TxnState::Prepared => {
+                    let what =
+                        format!("{} is prepared, which this version cannot resolve", txn.txn);
+                    return Err(corrupt(txn.last, what));
+                }
+            }
+        }
+        let redo = self.dirty.values().min().map_or(self.end, |&rec_lsn| rec_lsn.min(self.end));
+        let (end, dirty, next_txn) = (self.end, self.dirty, self.next_txn);
+        Ok(History { redo, end, dirty, losers, committed, next_txn })
+    }
+}
+
+/// Damage found in the log at `lsn`, which is also its offset.
+pub(crate) fn corrupt(lsn: Lsn, what: impl Into<String>) -> Error {
+    Error::corrupt("wal", lsn.get(), Some(lsn), what)
+}
