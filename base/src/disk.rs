@@ -52,7 +52,7 @@ pub enum Call {
     MakeDir,
     /// [`Disk::sync_dir`].
     SyncDir,
-    /// [`Disk::lock`].
+    /// [`Disk::lock`], [`Disk::lock_shared`].
     Lock,
     /// [`File::read_at`].
     Read,
@@ -97,11 +97,14 @@ pub trait Disk: Send + Sync + Debug {
     /// Takes the advisory lock on file `name`, writing `holder` into it; released when the guard drops
     /// or the process dies. `Err(WouldBlock)` with the present holder's text when it is taken.
     fn lock(&self, name: &str, holder: &str) -> io::Result<Box<dyn DiskLock>>;
+    /// Shares the lock on file `name` with other readers, writing nothing: `None` when there is no such
+    /// file and so nobody to exclude. `Err(WouldBlock)` as for [`Disk::lock`], which it keeps out in turn.
+    fn lock_shared(&self, name: &str) -> io::Result<Option<Box<dyn DiskLock>>>;
     /// For messages: where this disk is.
     fn describe(&self) -> String;
 }
 
-/// Guard of [`Disk::lock`].
+/// Guard of [`Disk::lock`] and [`Disk::lock_shared`].
 pub trait DiskLock: Send + Sync + Debug {}
 
 /// Bytes at offsets.

@@ -117,6 +117,9 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// This handle's database was closed by another handle.
+    #[error("the database was closed")]
+    Closed,
     /// The database was opened read-only.
     #[error("the database is open read-only")]
     ReadOnly,

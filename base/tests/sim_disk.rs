@@ -355,3 +355,18 @@ fn calls_that_make_no_sense_are_refused() {
     assert_eq!(kind(disk.make_dir("f")), io::ErrorKind::AlreadyExists);
     assert_eq!(kind(disk.sync_dir("x")), io::ErrorKind::NotFound);
 }
+
+#[test]
+fn readers_share_a_lock_and_keep_the_writer_out() {
+    let disk = SimDisk::new(1);
+    let one = disk.lock_shared("lock").unwrap();
+    let two = disk.lock_shared("lock").unwrap();
+    drop(one);
+    assert_eq!(disk.lock("lock", "me").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    drop(two);
+    let writer = disk.lock("lock", "process 12").unwrap();
+    let error = disk.lock_shared("lock").unwrap_err();
+    assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::WouldBlock, "process 12".into()));
+    drop(writer);
+    disk.lock_shared("lock").unwrap();
+}

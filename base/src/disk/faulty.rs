@@ -192,6 +192,11 @@ impl Disk for FaultyDisk {
         self.below.lock(name, holder)
     }
 
+    fn lock_shared(&self, name: &str) -> io::Result<Option<Box<dyn DiskLock>>> {
+        self.rules.check(Call::Lock, name)?;
+        self.below.lock_shared(name)
+    }
+
     fn describe(&self) -> String {
         format!("{} with faults", self.below.describe())
     }

@@ -141,6 +141,19 @@ impl Disk for OsDisk {
         Ok(Box::new(OsLock { file }))
     }
 
+    fn lock_shared(&self, name: &str) -> io::Result<Option<Box<dyn DiskLock>>> {
+        let mut file = match fs::File::open(self.path(name)?) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Box::new(OsSharedLock { _file: file }))),
+            Err(TryLockError::WouldBlock) => Err(taken(&mut file)),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
     fn describe(&self) -> String {
         self.root.display().to_string()
     }
@@ -182,6 +195,14 @@ impl Drop for OsLock {
         let _ = self.file.set_len(0);
     }
 }
+
+/// One of several readers; closing the file unlocks.
+#[derive(Debug)]
+struct OsSharedLock {
+    _file: fs::File,
+}
+
+impl DiskLock for OsSharedLock {}
 
 #[derive(Debug)]
 struct OsFile {

@@ -77,7 +77,8 @@ struct Machine {
     history: Mutex<Option<Vec<World>>>,
     /// Syncs that will fail: file and how many successes before.
     sync_faults: Mutex<Vec<(String, u64)>>,
-    locks: Mutex<BTreeMap<String, String>>,
+    /// Who holds each lock: a text and how many readers share it (0 = held exclusively).
+    locks: Mutex<BTreeMap<String, (String, usize)>>,
 }
 
 impl SimDisk {
@@ -326,12 +327,29 @@ impl Disk for SimDisk {
     fn lock(&self, name: &str, holder: &str) -> io::Result<Box<dyn DiskLock>> {
         self.0.look(Step::new(Call::Lock, name), |_| {
             let mut locks = self.0.locks.lock();
-            if let Some(present) = locks.get(name) {
+            if let Some((present, _)) = locks.get(name) {
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, present.clone()));
             }
-            locks.insert(name.to_owned(), holder.to_owned());
+            locks.insert(name.to_owned(), (holder.to_owned(), 0));
             let lock = SimLock { machine: self.0.clone(), name: name.to_owned() };
             Ok(Box::new(lock) as Box<dyn DiskLock>)
+        })
+    }
+
+    fn lock_shared(&self, name: &str) -> io::Result<Option<Box<dyn DiskLock>>> {
+        self.0.look(Step::new(Call::Lock, name), |_| {
+            let mut locks = self.0.locks.lock();
+            match locks.get_mut(name) {
+                None => {
+                    locks.insert(name.to_owned(), ("a reader".to_owned(), 1));
+                }
+                Some((holder, 0)) => {
+                    return Err(io::Error::new(io::ErrorKind::WouldBlock, holder.clone()));
+                }
+                Some((_, readers)) => *readers += 1,
+            }
+            let lock = SimLock { machine: self.0.clone(), name: name.to_owned() };
+            Ok(Some(Box::new(lock) as Box<dyn DiskLock>))
         })
     }
 
@@ -350,7 +368,13 @@ impl DiskLock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.machine.locks.lock().remove(&self.name);
+        let mut locks = self.machine.locks.lock();
+        if let Some((_, shared)) = locks.get_mut(&self.name) {
+            *shared = shared.saturating_sub(1);
+            if *shared == 0 {
+                locks.remove(&self.name);
+            }
+        }
     }
 }
 
