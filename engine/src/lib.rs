@@ -1,324 +1,83 @@
-//! argali: an ARIES storage engine. (Skeleton: signatures and contracts; bodies follow.)
-#![allow(missing_docs, clippy::todo, unused_variables, dead_code)]
+//! argali: a storage engine that keeps its word after a crash.
+//!
+//! Named B+trees of bytes, changed in transactions, in one directory. It is built the way the ARIES paper
+//! describes: pages with LSNs in a steal/no-force buffer pool, a write-ahead log with compensation
+//! records, fuzzy checkpoints, and a restart in three passes (analysis, redo, undo) that can be watched.
+//!
+//! ```
+//! # fn main() -> argali::Result<()> {
+//! use argali::Options;
+//! let db = Options::new().in_memory()?; // or Db::open("path")
+//! db.update(|tx| {
+//!     let accounts = tx.tree("accounts")?;
+//!     tx.put(&accounts, "alice", "1000")?;
+//!     tx.put(&accounts, "bob", "1000")?;
+//!     Ok(())
+//! })?; // durable from here on
+//!
+//! let read = db.read()?;
+//! let accounts = read.open_tree("accounts")?.expect("made above");
+//! assert_eq!(read.get(&accounts, "alice")?, Some(b"1000".to_vec()));
+//! assert_eq!(read.scan_all(&accounts)?.count(), 2);
+//! # read.finish() }
+//! ```
+//!
+//! # What is promised
+//!
+//! On disks that honour a sync, write 512-byte sectors whole, and leave the bytes beside a write alone:
+//!
+//! 1. A commit that returned `Ok` under [`Durability::Sync`] survives any crash.
+//! 2. A transaction is there entirely or not at all, however often a restart is itself interrupted.
+//! 3. After a failed log write or sync nothing is acknowledged any more ([`Error::Poisoned`]) and nothing is
+//!    retried: only a reopen, which reads what the disk really holds, heals.
+//! 4. Damage is reported as [`Error::Corrupt`] with file and offset, never returned as data.
+//! 5. Aborting always works: log space for it was set aside, and it never needs a new page.
+//! 6. One process writes at a time; the next one gets [`Error::InUse`] with the holder's name.
+//! 7. Two runs with one client and [`Options::background_threads`]`(false)` make the same calls to the disk.
+//!
+//! Isolation is serializable unless asked otherwise, by strict two-phase locks on keys and the gaps below
+//! them. A deadlock's victim gets [`Error::Deadlock`]; [`Db::update`] runs it again.
+//!
+//! # Where to read on
+//!
+//! [`Options`] lists every limit. [`Db::recovery`] says what the last restart did; [`RecoveryObserver`]
+//! hears every decision of it. [`Db::stats`] names what holds the log; [`Db::verify`] checks everything.
+//! [`disk`] has the simulated disk that the crash tests cut.
 
-use std::ops::RangeBounds;
-use std::path::Path;
-use std::time::Duration;
+mod background;
+mod catalog;
+mod create;
+mod db;
+mod info;
+mod open;
+mod options;
+mod read;
+mod savepoint;
+mod scan;
+mod session;
+mod stats;
+mod tree;
+mod verify;
+mod write;
 
-pub use argali_base::disk; // Disk, File, OsDisk, SimDisk, …: for tests and torture tools
-pub use argali_base::{Error, Lsn, Result, TxnId};
-pub use argali_pager::TornPages;
+pub use argali_base::{Error, Lsn, PageId, Result, TxnId, disk};
+pub use argali_buffer_pool::PoolStats;
+pub use argali_pager::{PagerStats, TornPages};
 pub use argali_recovery::{
-    CheckpointPolicy, CheckpointReport, Event, Flush, Observed, RecoveryObserver, Report,
+    CheckpointPolicy, CheckpointReport, Event, Flush, Never, Observed, PassReport,
+    RecoveryObserver, RedoDecision, Report, Silent, Standard,
 };
-pub use argali_txn::{Durability, Isolation};
+pub use argali_txn::{Durability, Isolation, LockStats};
+pub use argali_wal::{ActiveTxn, Control, DirtyPage, Holder, LogId, LogStats, TxnState};
 
-use argali_base::Disk;
-use argali_base::sync::Arc;
-
-/// How a database is opened or created. Every limit has a default and a reason.
-#[derive(Clone)]
-pub struct Options {
-    _todo: (),
-}
-impl Default for Options {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-impl Options {
-    pub fn new() -> Self {
-        todo!()
-    }
-    // fixed at creation
-    pub fn page_size(self, bytes: u32) -> Self {
-        todo!()
-    }
-    pub fn torn_pages(self, mode: TornPages) -> Self {
-        todo!()
-    }
-    pub fn segment_bytes(self, bytes: u64) -> Self {
-        todo!()
-    }
-    // of this opening
-    pub fn create(self, create: bool) -> Self {
-        todo!()
-    } // default true
-    pub fn cache_bytes(self, bytes: usize) -> Self {
-        todo!()
-    } // default 64 MiB
-    pub fn log_limit_bytes(self, bytes: u64) -> Self {
-        todo!()
-    } // default 1 GiB
-    pub fn isolation(self, level: Isolation) -> Self {
-        todo!()
-    }
-    pub fn durability(self, default: Durability) -> Self {
-        todo!()
-    }
-    pub fn lock_timeout(self, timeout: Duration) -> Self {
-        todo!()
-    } // default 10 s
-    pub fn relaxed_delay(self, delay: Duration) -> Self {
-        todo!()
-    } // default 100 ms
-    pub fn checkpoint_policy(self, policy: Arc<dyn CheckpointPolicy>) -> Self {
-        todo!()
-    }
-    /// Without threads the background steps run inline, at the start of transactions: deterministic.
-    pub fn background_threads(self, threads: bool) -> Self {
-        todo!()
-    } // default true
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
-        todo!()
-    }
-    /// As `open`, telling `observer` every decision of the restart.
-    pub fn open_observed<O: RecoveryObserver>(
-        self,
-        path: impl AsRef<Path>,
-        observer: &mut O,
-    ) -> Result<Db> {
-        todo!()
-    }
-    pub fn open_on<O: RecoveryObserver>(self, disk: Arc<dyn Disk>, observer: &mut O) -> Result<Db> {
-        todo!()
-    }
-    pub fn in_memory(self) -> Result<Db> {
-        todo!()
-    }
-    /// In a temporary directory that goes away with the last handle.
-    pub fn temporary(self) -> Result<Db> {
-        todo!()
-    }
-    /// Reads only; never recovers or writes. `NeedsRecovery` unless it was shut down cleanly.
-    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Db> {
-        todo!()
-    }
-}
-
-/// A database. Clone, send and share it; the last handle shuts it down cleanly.
-#[derive(Clone)]
-pub struct Db(Arc<()>);
-
-/// A named tree. No lifetime; outlives transactions; `NotFound` once the tree is dropped.
-#[derive(Clone)]
-pub struct Tree(Arc<()>);
-
-impl Db {
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Options::new().open(path)
-    }
-    /// What the last open did.
-    pub fn recovery(&self) -> &Report {
-        todo!()
-    }
-    pub fn begin(&self) -> Result<Write> {
-        todo!()
-    }
-    pub fn begin_with(&self, isolation: Isolation) -> Result<Write> {
-        todo!()
-    }
-    pub fn read(&self) -> Result<Read> {
-        todo!()
-    }
-    pub fn read_with(&self, isolation: Isolation) -> Result<Read> {
-        todo!()
-    }
-    /// Runs `body` in a transaction and commits; runs it again after a deadlock or lock timeout.
-    pub fn update<T>(&self, body: impl FnMut(&mut Write) -> Result<T>) -> Result<T> {
-        todo!()
-    }
-    pub fn checkpoint(&self, flush: Flush) -> Result<CheckpointReport> {
-        todo!()
-    }
-    pub fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        todo!()
-    }
-    pub fn stats(&self) -> Result<Stats> {
-        todo!()
-    }
-    /// Checks every structure; lists all faults it finds.
-    pub fn verify(&self) -> Result<Verification> {
-        todo!()
-    }
-    /// Ends background work, writes everything, marks the database clean. Also done on last drop, where
-    /// errors have nowhere to go.
-    pub fn close(self) -> Result<()> {
-        todo!()
-    }
-}
-
-/// A read-write transaction; dropping it aborts it.
-pub struct Write {
-    _todo: (),
-}
-impl Write {
-    pub fn id(&self) -> TxnId {
-        todo!()
-    }
-    /// Opens or creates. Creation is undone by abort.
-    pub fn tree(&mut self, name: &str) -> Result<Tree> {
-        todo!()
-    }
-    pub fn open_tree(&mut self, name: &str) -> Result<Option<Tree>> {
-        todo!()
-    }
-    pub fn drop_tree(&mut self, name: &str) -> Result<()> {
-        todo!()
-    }
-    pub fn trees(&mut self) -> Result<Vec<String>> {
-        todo!()
-    }
-    pub fn get(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        todo!()
-    }
-    pub fn get_for_update(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        todo!()
-    }
-    /// Returns the old value.
-    pub fn put(
-        &self,
-        tree: &Tree,
-        key: impl AsRef<[u8]>,
-        value: impl AsRef<[u8]>,
-    ) -> Result<Option<Vec<u8>>> {
-        todo!()
-    }
-    pub fn insert_new(
-        &self,
-        tree: &Tree,
-        key: impl AsRef<[u8]>,
-        value: impl AsRef<[u8]>,
-    ) -> Result<bool> {
-        todo!()
-    }
-    pub fn delete(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        todo!()
-    }
-    /// Forward. Holds no latch between items; `put` while scanning is fine.
-    pub fn scan<K: AsRef<[u8]>>(
-        &self,
-        tree: &Tree,
-        range: impl RangeBounds<K>,
-    ) -> Result<Scan<'_>> {
-        todo!()
-    }
-    pub fn scan_prefix(&self, tree: &Tree, prefix: impl AsRef<[u8]>) -> Result<Scan<'_>> {
-        todo!()
-    }
-    /// Derefs to `Write`; dropping it rolls back to it.
-    pub fn savepoint(&mut self) -> Result<Savepoint<'_>> {
-        todo!()
-    }
-    pub fn commit(self) -> Result<Lsn> {
-        todo!()
-    }
-    pub fn commit_with(self, durability: Durability) -> Result<Lsn> {
-        todo!()
-    }
-    pub fn abort(self) -> Result<()> {
-        todo!()
-    }
-}
-
-pub struct Savepoint<'w> {
-    _write: &'w mut Write,
-}
-impl Savepoint<'_> {
-    /// Keeps what was done since.
-    pub fn release(self) {
-        todo!()
-    }
-    pub fn rollback(self) -> Result<()> {
-        todo!()
-    }
-}
-impl std::ops::Deref for Savepoint<'_> {
-    type Target = Write;
-    fn deref(&self) -> &Write {
-        todo!()
-    }
-}
-impl std::ops::DerefMut for Savepoint<'_> {
-    fn deref_mut(&mut self) -> &mut Write {
-        todo!()
-    }
-}
-
-/// A read-only transaction under its isolation level; writes no log record. What it returned is
-/// provisional until `finish`, which waits until every commit it may have seen is durable.
-pub struct Read {
-    _todo: (),
-}
-impl Read {
-    pub fn open_tree(&self, name: &str) -> Result<Option<Tree>> {
-        todo!()
-    }
-    pub fn trees(&self) -> Result<Vec<String>> {
-        todo!()
-    }
-    pub fn get(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        todo!()
-    }
-    pub fn scan<K: AsRef<[u8]>>(
-        &self,
-        tree: &Tree,
-        range: impl RangeBounds<K>,
-    ) -> Result<Scan<'_>> {
-        todo!()
-    }
-    pub fn scan_prefix(&self, tree: &Tree, prefix: impl AsRef<[u8]>) -> Result<Scan<'_>> {
-        todo!()
-    }
-    pub fn finish(self) -> Result<()> {
-        todo!()
-    }
-}
-
-/// Iterator over `Result<(key, value)>`.
-pub struct Scan<'t> {
-    _todo: std::marker::PhantomData<&'t ()>,
-}
-impl Iterator for Scan<'_> {
-    type Item = Result<(Vec<u8>, Vec<u8>)>;
-    fn next(&mut self) -> Option<Self::Item> {
-        todo!()
-    }
-}
-
-/// Counters and gauges; names carry their units. `holders` names what keeps the log.
-#[derive(Clone, Debug, Default)]
-pub struct Stats {
-    pub log: argali_wal::LogStats,
-    pub pool: argali_buffer_pool::PoolStats,
-    pub pager: argali_pager::PagerStats,
-    pub locks: argali_txn::LockStats,
-    pub active_transactions: usize,
-    pub commits: u64,
-    pub aborts: u64,
-    pub checkpoints: u64,
-    pub trees: u64,
-    pub pages_in_use: u64,
-    pub poisoned: Option<String>,
-}
-
-/// What `verify` saw.
-#[derive(Clone, Debug, Default)]
-pub struct Verification {
-    pub trees: u64,
-    pub rows: u64,
-    pub pages: u64,
-    pub faults: Vec<String>,
-}
-
-/// Facts about a database directory read without opening (recovering, writing) it: for `argali info`.
-#[derive(Clone, Debug)]
-pub struct Info {
-    pub control: argali_wal::Control,
-    pub clean: bool,
-    pub log_files: Vec<(String, u64)>,
-    pub data_bytes: u64,
-}
-pub fn info(path: impl AsRef<Path>) -> Result<Info> {
-    todo!()
-}
+pub use catalog::NAME_BYTES_MAX;
+pub use db::Db;
+pub use info::{Info, info, info_on};
+pub use options::{CACHE_PAGES_MIN, LOG_SEGMENTS_MIN, Mutations, Options};
+pub use read::Read;
+pub use savepoint::Savepoint;
+pub use scan::Scan;
+pub use stats::Stats;
+pub use tree::Tree;
+pub use verify::Verification;
+pub use write::Write;

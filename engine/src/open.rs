@@ -1,0 +1,283 @@
+//! Opening: the composition root, from files to a running database.
+//!
+//! ```text
+//!  lock file ─► control ─► Wal::open ─► Pager::open ─► pool ─► txns ─► space, undo handlers
+//!                          (sync, judge  (sync, repair     │
+//!                           the end)      torn pages)      ▼
+//!        background ◄─ pending frees ◄─ restart, or nothing after a clean shutdown
+//! ```
+//!
+//! The clean mark holds only if the log ends exactly where it says. It is cleared, durably, before
+//! anything can be appended: a mark that outlived an append would let the next open skip its restart.
+//!
+//! Read-only opening never recovers and writes nothing, not even a lock file: it takes a clean database,
+//! or answers [`Error::NeedsRecovery`].
+
+use std::io;
+use std::path::Path;
+
+use argali_access::{Space, register_undo};
+use argali_base::disk::{DiskLock, OsDisk, SimDisk};
+use argali_base::sync::{Arc, Clock};
+use argali_base::{Disk, Error, Health, Result};
+use argali_buffer_pool::{BufferPool, PoolOptions};
+use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
+use argali_recovery::{Checkpointer, Parts, RecoveryObserver, Report, Silent, restart};
+use argali_txn::{TxnManager, UndoHandlers};
+use argali_wal::{Control, ControlFile, Wal};
+
+use crate::create::{Found, create, look};
+use crate::db::{Assembly, Db, Engine, Shared};
+use crate::options::Options;
+
+const LOCK: &str = "lock";
+
+impl Options {
+    /// Opens the database in directory `path`; makes one there (and the directory, but not its parents)
+    /// unless [`Options::create`] forbids it. Recovers what a crash left undone.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Db> {
+        self.open_observed(path, &mut Silent)
+    }
+
+    /// As [`Options::open`], telling `observer` every decision of the restart.
+    pub fn open_observed<O: RecoveryObserver>(
+        self,
+        path: impl AsRef<Path>,
+        observer: &mut O,
+    ) -> Result<Db> {
+        self.validate()?;
+        let path = path.as_ref();
+        let disk = if self.create { OsDisk::create(path) } else { OsDisk::open(path) };
+        self.open_on(Arc::new(disk.map_err(|e| at_path(path, e))?), observer)
+    }
+
+    /// As [`Options::open_observed`], on any disk: a simulated one, a failing one.
+    #[allow(clippy::needless_pass_by_value)] // the caller hands a disk over
+    pub fn open_on<O: RecoveryObserver>(self, disk: Arc<dyn Disk>, observer: &mut O) -> Result<Db> {
+        self.open_in(&disk, observer, None)
+    }
+
+    /// A database without files, gone with its last handle.
+    pub fn in_memory(self) -> Result<Db> {
+        // No crash will ever cut a page write here, and nothing is gained by zero-filling far ahead.
+        let small = self.torn_pages(TornPages::None);
+        let segment_bytes = small.segment_bytes.min(1 << 20);
+        small.segment_bytes(segment_bytes).open_on(Arc::new(SimDisk::memory()), &mut Silent)
+    }
+
+    /// A database in a temporary directory, which goes away with the last handle.
+    pub fn temporary(self) -> Result<Db> {
+        let directory = tempfile::Builder::new()
+            .prefix("argali-")
+            .tempdir()
+            .map_err(|e| Error::io("create", "temporary directory", e))?;
+        let path = directory.path().to_owned();
+        let disk = OsDisk::create(&path).map_err(|e| at_path(&path, e))?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        self.open_in(&disk, &mut Silent, Some(directory))
+    }
+
+    /// Reads only; never recovers or writes. [`Error::NeedsRecovery`] unless the database was shut down
+    /// cleanly.
+    pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Db> {
+        let path = path.as_ref();
+        self.open_read_only_on(Arc::new(OsDisk::open(path).map_err(|e| at_path(path, e))?))
+    }
+
+    /// As [`Options::open_read_only`], on any disk.
+    #[allow(clippy::needless_pass_by_value)] // as above
+    pub fn open_read_only_on(self, disk: Arc<dyn Disk>) -> Result<Db> {
+        self.validate()?;
+        if look(disk.as_ref())? != Found::Database {
+            return Err(Error::NoDatabase { path: disk.describe() });
+        }
+        let lock = disk.lock_shared(LOCK).map_err(in_use)?;
+        let engine = Stack::open(self, &disk, Access::ReadOnly)?.read_only()?;
+        Ok(Db(Arc::new(Shared::new(engine, lock, None)?)))
+    }
+
+    fn open_in<O: RecoveryObserver>(
+        self,
+        disk: &Arc<dyn Disk>,
+        observer: &mut O,
+        directory: Option<tempfile::TempDir>,
+    ) -> Result<Db> {
+        self.validate()?;
+        // Without leave to create, not even the lock file may appear in a place without a database.
+        if !self.create && look(disk.as_ref())? != Found::Database {
+            return Err(Error::NoDatabase { path: disk.describe() });
+        }
+        let lock = take_lock(disk.as_ref())?;
+        let engine = match look(disk.as_ref())? {
+            Found::Database => Stack::open(self, disk, Access::ReadWrite)?.restart(observer)?,
+            Found::Nothing | Found::Unfinished => create(self, disk)?,
+        };
+        Ok(Db(Arc::new(Shared::new(engine, Some(lock), directory)?)))
+    }
+
+    pub(crate) fn pager_options(&self, control: &Control) -> Result<PagerOptions> {
+        let page_size = PageSize::new(control.page_size)?;
+        let frames = self.cache_bytes / page_size.bytes();
+        Ok(PagerOptions {
+            page_size,
+            torn_pages: torn_pages_from(control.torn_pages)?,
+            database: control.log.database,
+            // Growth is synced each time, so a large load should not grow in small steps.
+            growth_pages: (frames as u64 / 4).clamp(16, 1024),
+            doublewrite_slots: 4 * batch_pages(frames),
+            pages_max: self.pages_max,
+            mutations: self.mutations.pager,
+        })
+    }
+
+    pub(crate) fn pool_options(&self, pager: &Pager) -> PoolOptions {
+        let frames = self.cache_bytes / pager.options().page_size.bytes();
+        PoolOptions { frames, clean_percent: 10, batch_pages: batch_pages(frames) }
+    }
+}
+
+/// Pages per write-back batch: a quarter of a small pool, at most 64 (half a mebibyte at 8 KiB).
+fn batch_pages(frames: usize) -> usize {
+    (frames / 4).clamp(4, 64)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// The layers of one database, opened but not yet recovered.
+pub(crate) struct Stack {
+    pub(crate) options: Options,
+    pub(crate) control: Arc<ControlFile>,
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) pager: Arc<Pager>,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) txns: Arc<TxnManager>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) health: Health,
+}
+
+impl Stack {
+    fn open(options: Options, disk: &Arc<dyn Disk>, access: Access) -> Result<Self> {
+        let writable = access == Access::ReadWrite;
+        let control = ControlFile::open(Arc::clone(disk), writable)?;
+        let now = control.get();
+        options.validate_for(now.page_size, now.segment_bytes)?;
+        let health = Health::new();
+        let (log, pages) = (options.log_options(now.segment_bytes), options.pager_options(&now)?);
+        let (wal, pager) = if writable {
+            let wal = Wal::open(Arc::clone(disk), &now, log, health.clone())?;
+            (wal, Pager::open(Arc::clone(disk), pages, health.clone())?)
+        } else {
+            let wal = Wal::open_read_only(Arc::clone(disk), &now, log)?;
+            (wal, Pager::open_read_only(Arc::clone(disk), pages)?)
+        };
+        let (control, wal, pager) = (Arc::new(control), Arc::new(wal), Arc::new(pager));
+        let pool_options = options.pool_options(&pager);
+        let pool =
+            BufferPool::new(Arc::clone(&pager), Arc::clone(&wal), pool_options, health.clone())?;
+        let txns = TxnManager::new(Arc::clone(&wal), Arc::clone(&pool), now.next_txn);
+        let space = Space::open(&txns)?;
+        let stack = Self { options, control, wal, pager, pool, txns, space, health };
+        stack.register_undo();
+        Ok(stack)
+    }
+
+    pub(crate) fn register_undo(&self) {
+        let mut handlers = UndoHandlers::default();
+        register_undo(&self.space, &mut handlers);
+        self.txns.set_handlers(handlers);
+    }
+
+    /// Whether the last shutdown left nothing to do.
+    fn is_clean(&self) -> bool {
+        self.control.get().clean_end == Some(self.wal.durable().end())
+    }
+
+    fn restart<O: RecoveryObserver>(self, observer: &mut O) -> Result<Engine> {
+        let clean = self.is_clean();
+        if self.control.get().clean_end.is_some() {
+            self.control.update(|control| control.clean_end = None)?;
+        }
+        let report = if clean {
+            let begun = Clock::system();
+            self.wal.resume()?;
+            Report { total_time: begun.now(), ..Report::default() }
+        } else {
+            restart(&self.parts(Clock::system()), observer)?
+        };
+        let engine = self.into_engine(report, false);
+        engine.catalog.resume_frees(&engine.txns)?;
+        Ok(engine)
+    }
+
+    fn read_only(self) -> Result<Engine> {
+        if self.is_clean() {
+            Ok(self.into_engine(Report::default(), true))
+        } else {
+            Err(Error::NeedsRecovery)
+        }
+    }
+
+    fn parts(&self, clock: Clock) -> Parts {
+        Parts {
+            control: Arc::clone(&self.control),
+            wal: Arc::clone(&self.wal),
+            pool: Arc::clone(&self.pool),
+            txns: Arc::clone(&self.txns),
+            clock,
+            mutations: self.options.mutations.recovery,
+        }
+    }
+
+    pub(crate) fn into_engine(self, report: Report, read_only: bool) -> Engine {
+        // Without threads a run must not depend on the wall clock; see `background`.
+        let threads = self.options.background_threads;
+        let clock = if threads { Clock::system() } else { Clock::manual() };
+        let checkpointer = Checkpointer::new(self.parts(clock.clone()));
+        Engine::new(Assembly { stack: self, checkpointer, clock, report, read_only })
+    }
+}
+
+fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>> {
+    disk.lock(LOCK, &format!("process {}", std::process::id())).map_err(in_use)
+}
+
+fn in_use(error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        Error::InUse { holder: error.to_string() }
+    } else {
+        Error::io("lock", LOCK, error)
+    }
+}
+
+pub(crate) fn at_path(path: &Path, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        Error::NoDatabase { path: path.display().to_string() }
+    } else {
+        Error::io("open", &path.display().to_string(), error)
+    }
+}
+
+/// How the control file keeps the mode.
+pub(crate) fn torn_pages_number(mode: TornPages) -> u8 {
+    match mode {
+        TornPages::DoubleWrite => 0,
+        TornPages::FullPageImage => 1,
+        TornPages::None => 2,
+    }
+}
+
+pub(crate) fn torn_pages_from(number: u8) -> Result<TornPages> {
+    match number {
+        0 => Ok(TornPages::DoubleWrite),
+        1 => Ok(TornPages::FullPageImage),
+        2 => Ok(TornPages::None),
+        other => {
+            let what = format!("torn-page mode {other} is none of 0, 1, 2");
+            Err(Error::corrupt(crate::create::CONTROL, 0, None, what))
+        }
+    }
+}

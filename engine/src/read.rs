@@ -1,0 +1,88 @@
+//! Read-only transactions: the reading half of [`crate::Write`], without a log record.
+
+use std::ops::{Bound, RangeBounds};
+
+use argali_base::{Result, TxnId};
+
+use crate::scan::{Scan, prefix_end};
+use crate::session::Session;
+use crate::tree::Tree;
+
+/// A read-only transaction under its isolation level; writes no log record.
+///
+/// It may see commits whose locks were released before they were durable (early lock release). So what
+/// it returned is provisional until [`Read::finish`], which waits until every commit it may have seen is
+/// durable. Dropping it is right when nothing was told to anybody.
+pub struct Read {
+    session: Session,
+}
+
+impl Read {
+    pub(crate) fn new(session: Session) -> Self {
+        Self { session }
+    }
+
+    /// Its number, as lock errors show it.
+    pub fn id(&self) -> TxnId {
+        self.session.id()
+    }
+
+    /// Opens tree `name` if it exists.
+    pub fn open_tree(&self, name: &str) -> Result<Option<Tree>> {
+        let engine = &self.session.shared().engine;
+        self.session.run(|txn| engine.catalog.find(txn, name))
+    }
+
+    /// Names of all trees, sorted.
+    pub fn trees(&self) -> Result<Vec<String>> {
+        let engine = &self.session.shared().engine;
+        self.session.run(|txn| engine.catalog.names(txn))
+    }
+
+    /// The value under `key`.
+    pub fn get(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
+        let mut value = Vec::new();
+        Ok(self.get_into(tree, key, &mut value)?.then_some(value))
+    }
+
+    /// As [`Read::get`], into a buffer of the caller's, which is cleared first: after warm-up such a read
+    /// allocates nothing. Returns whether the key was there.
+    pub fn get_into(
+        &self,
+        tree: &Tree,
+        key: impl AsRef<[u8]>,
+        value: &mut Vec<u8>,
+    ) -> Result<bool> {
+        self.session.read_tree(tree, |txn, btree| {
+            value.clear();
+            btree.get(txn, key.as_ref(), value)
+        })
+    }
+
+    /// The entries of `range` in key order. Holds no latch between items.
+    pub fn scan<K: AsRef<[u8]>>(
+        &self,
+        tree: &Tree,
+        range: impl RangeBounds<K>,
+    ) -> Result<Scan<'_>> {
+        Scan::new(&self.session, tree, range.start_bound(), range.end_bound())
+    }
+
+    /// All entries in key order.
+    pub fn scan_all(&self, tree: &Tree) -> Result<Scan<'_>> {
+        self.scan::<&[u8]>(tree, ..)
+    }
+
+    /// The entries whose keys begin with `prefix`, in key order.
+    pub fn scan_prefix(&self, tree: &Tree, prefix: impl AsRef<[u8]>) -> Result<Scan<'_>> {
+        let prefix = prefix.as_ref();
+        let end = prefix_end(prefix);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        Scan::new(&self.session, tree, Bound::Included(&prefix), to.as_ref())
+    }
+
+    /// Ends the transaction; what it returned is durable when this returns `Ok`.
+    pub fn finish(self) -> Result<()> {
+        self.session.finish()
+    }
+}
