@@ -1,0 +1,200 @@
+//! Looking without touching: `info`, `check`, `stats`.
+//!
+//! None of them recovers or writes, so that evidence stays as it was found. `info` reads the control
+//! file and directory listings only and therefore works on any state, also beside a running process.
+//! `check` and `stats` open the database read-only; one that was not shut down cleanly is refused with
+//! [`argali::Error::NeedsRecovery`] (exit code 1): before redo its pages are rightly out of date, and
+//! calling that damage would be wrong.
+
+use std::io::Write as _;
+
+use argali::{Db, Error, Info, Isolation, Options, Stats, TornPages, Verification};
+use serde_json::{Value, json};
+
+use crate::args::Target;
+use crate::exit::Failure;
+use crate::output::{self, Format, Paint, bytes, grouped};
+
+/// Runs `argali info`.
+pub(crate) fn info(target: &Target, format: Format) -> anyhow::Result<()> {
+    let info = argali::info(&target.dir)?;
+    // A clean database can also name its trees; any other says so by leaving the line out.
+    let trees = if info.clean { trees(target).ok() } else { None };
+    match format {
+        Format::Json => output::json_line(&info_json(&info, trees.as_deref()))?,
+        Format::Text => print_pairs(&info_pairs(&info, trees.as_deref()))?,
+    }
+    Ok(())
+}
+
+fn trees(target: &Target) -> argali::Result<Vec<String>> {
+    let db = Options::new().open_read_only(&target.dir)?;
+    let read = db.read_with(Isolation::ReadCommitted)?;
+    let trees = read.trees()?;
+    read.finish()?;
+    db.close()?;
+    Ok(trees)
+}
+
+fn info_pairs(info: &Info, trees: Option<&[String]>) -> Vec<(&'static str, String)> {
+    let control = &info.control;
+    let log: u64 = info.log_files.iter().map(|(_, size)| size).sum();
+    let state = if info.clean { "clean" } else { "in use, or needs recovery" };
+    let mut pairs = vec![
+        ("state", state.to_owned()),
+        ("database id", format!("{:016x}", control.log.database)),
+        ("timeline", control.log.timeline.to_string()),
+        ("page size", bytes(control.page_size.into())),
+        ("torn pages", torn_pages(info.torn_pages).to_owned()),
+        ("data", format!("{} ({} pages)", bytes(info.data_bytes), grouped(control.pages))),
+        ("log", format!("{} in {} segments", bytes(log), info.log_files.len())),
+        ("segment size", bytes(control.segment_bytes)),
+        ("checkpoint", format!("{} to {}", control.checkpoint, control.checkpoint_end)),
+        ("log kept from", control.log_first.to_string()),
+    ];
+    if let Some(fault) = &info.log_fault {
+        pairs.push(("log fault", fault.clone()));
+    }
+    if let Some(trees) = trees {
+        pairs.push(("trees", trees.join(", ")));
+    }
+    pairs
+}
+
+fn info_json(info: &Info, trees: Option<&[String]>) -> Value {
+    let control = &info.control;
+    let files: Vec<Value> =
+        info.log_files.iter().map(|(name, size)| json!({ "name": name, "bytes": size })).collect();
+    json!({
+        "clean": info.clean,
+        "database_id": format!("{:016x}", control.log.database),
+        "timeline": control.log.timeline,
+        "page_bytes": control.page_size,
+        "torn_pages": torn_pages(info.torn_pages),
+        "data_bytes": info.data_bytes,
+        "data_pages": control.pages,
+        "segment_bytes": control.segment_bytes,
+        "log_files": files,
+        "checkpoint_lsn": control.checkpoint.get(),
+        "checkpoint_end_lsn": control.checkpoint_end.get(),
+        "log_first_lsn": control.log_first.get(),
+        "log_end_lsn": info.log_end.map(argali::Lsn::get),
+        "log_fault": info.log_fault,
+        "clean_end_lsn": control.clean_end.map(argali::Lsn::get),
+        "trees": trees,
+    })
+}
+
+fn torn_pages(mode: TornPages) -> &'static str {
+    match mode {
+        TornPages::DoubleWrite => "double-write",
+        TornPages::FullPageImage => "full-page-image",
+        TornPages::None => "none",
+    }
+}
+
+/// Runs `argali check`.
+pub(crate) fn check(target: &Target, format: Format) -> anyhow::Result<()> {
+    let db = Options::new().open_read_only(&target.dir)?;
+    let seen = verified(db.verify())?;
+    db.close()?;
+    match format {
+        Format::Json => output::json_line(&json!({
+            "trees": seen.trees, "rows": seen.rows, "pages": seen.pages, "faults": seen.faults,
+        }))?,
+        Format::Text => print_check(&seen)?,
+    }
+    judge(seen)
+}
+
+/// A verification that stopped at damage it could not step over is a verification with that fault.
+pub(crate) fn verified(result: argali::Result<Verification>) -> argali::Result<Verification> {
+    match result {
+        Err(error @ Error::Corrupt { .. }) => {
+            Ok(Verification { faults: vec![error.to_string()], ..Verification::default() })
+        }
+        other => other,
+    }
+}
+
+/// `Ok` when nothing was found; otherwise exit code 3.
+pub(crate) fn judge(seen: Verification) -> anyhow::Result<()> {
+    let count = seen.faults.len();
+    match seen.faults.into_iter().next() {
+        None => Ok(()),
+        Some(first) => Err(Failure::Faults { count, first }.into()),
+    }
+}
+
+fn print_check(seen: &Verification) -> anyhow::Result<()> {
+    let paint = Paint::stdout();
+    let mut out = std::io::stdout().lock();
+    for fault in &seen.faults {
+        writeln!(out, "{} {fault}", paint.bad("fault"))?;
+    }
+    if seen.faults.is_empty() {
+        let (trees, rows, pages) = (grouped(seen.trees), grouped(seen.rows), grouped(seen.pages));
+        writeln!(out, "{}: {trees} trees, {rows} rows, {pages} pages", paint.good("sound"))?;
+    }
+    Ok(())
+}
+
+/// Runs `argali stats`.
+pub(crate) fn stats(target: &Target, format: Format) -> anyhow::Result<()> {
+    let db: Db = Options::new().open_read_only(&target.dir)?;
+    let stats = db.stats()?;
+    db.close()?;
+    match format {
+        Format::Json => output::json_line(&stats_json(&stats))?,
+        Format::Text => print_pairs(&stats_pairs(&stats))?,
+    }
+    Ok(())
+}
+
+fn stats_pairs(stats: &Stats) -> Vec<(&'static str, String)> {
+    let kept = stats.log.tail.get() - stats.log.first_lsn.get();
+    let holders: Vec<String> =
+        stats.log.holders.iter().map(|h| format!("{} at {}", h.what, h.lsn)).collect();
+    let mut pairs = vec![
+        ("trees", grouped(stats.trees)),
+        (
+            "pages in use",
+            format!("{} of {}", grouped(stats.pages_in_use), grouped(stats.pager.pages)),
+        ),
+        ("log kept", format!("{} ({} to {})", bytes(kept), stats.log.first_lsn, stats.log.tail)),
+        ("log held by", if holders.is_empty() { "nothing".to_owned() } else { holders.join(", ") }),
+        ("cache frames", grouped(stats.pool.frames as u64)),
+        ("pages read", grouped(stats.pager.reads)),
+        ("active transactions", grouped(stats.active_transactions as u64)),
+    ];
+    if let Some(cause) = &stats.poisoned {
+        pairs.push(("poisoned", cause.clone()));
+    }
+    pairs
+}
+
+fn stats_json(stats: &Stats) -> Value {
+    let holders: Vec<Value> =
+        stats.log.holders.iter().map(|h| json!({ "what": h.what, "lsn": h.lsn.get() })).collect();
+    json!({
+        "trees": stats.trees, "pages_in_use": stats.pages_in_use,
+        "active_transactions": stats.active_transactions, "commits": stats.commits,
+        "aborts": stats.aborts, "checkpoints": stats.checkpoints, "poisoned": stats.poisoned,
+        "log": {
+            "first_lsn": stats.log.first_lsn.get(), "tail_lsn": stats.log.tail.get(),
+            "durable_end_lsn": stats.log.durable_end.get(), "holders": holders,
+        },
+        "pool": { "frames": stats.pool.frames, "dirty": stats.pool.dirty,
+                  "hits": stats.pool.hits, "misses": stats.pool.misses },
+        "pager": { "pages": stats.pager.pages, "reads": stats.pager.reads },
+    })
+}
+
+fn print_pairs(pairs: &[(&'static str, String)]) -> anyhow::Result<()> {
+    let paint = Paint::stdout();
+    let mut out = std::io::stdout().lock();
+    for (name, value) in pairs {
+        writeln!(out, "{} {value}", paint.faint(format_args!("{name:<20}")))?;
+    }
+    Ok(())
+}
