@@ -1,207 +1,208 @@
-//! The buffer pool. (Skeleton: signatures and contracts; bodies follow.)
-#![allow(missing_docs, clippy::todo, unused_variables, dead_code)]
+//! The buffer pool: pages in memory, steal and no-force.
+//!
+//! ```text
+//!   read(7) ──► words[7] ──resident──► count up, frame ──► PageRead
+//!                  │ absent
+//!                  ▼
+//!            free frame ◄── clock hand ◄── dirty victims: write_back ──► log force ──► page write
+//!                  │
+//!            claim, page-in, check ──► PageRead
+//! ```
+//!
+//! *Steal*: a page may be written back, and its frame taken, while the transaction that changed it still
+//! runs; so restart needs undo. *No-force*: commit writes no page; so restart needs redo. What makes both
+//! safe is one rule at one place: no page is written before the log is durable up to its pageLSN
+//! (`write_back.rs`; the pager demands the proof).
+//!
+//! Rules of access:
+//! 1. A page is reached through a guard ([`PageRead`], [`PageWrite`]) or looked at ([`PageGlimpse`]).
+//! 2. A page is marked dirty before the record that changes it is appended (`guard.rs`).
+//! 3. Nobody waits for a lock, or for a page's own write-back, while holding a latch.
+//! 4. Latches are taken from the root down, then to the right, map pages last; other orders only try.
+//! 5. A guard is the pin: there is no separate pin count, and a glimpse pins nothing.
+//!
+//! Left out: pointer swizzling (the translation array is one load already), and scan-resistant
+//! replacement, which the clock has not been measured to need.
 
-use argali_base::sync::Arc;
-use argali_base::{Health, Lsn, PageId, Result};
-use argali_pager::{PageOp, PageRef, Pager};
+mod arena;
+mod evict;
+mod fetch;
+mod frame;
+mod glimpse;
+mod guard;
+mod latch;
+mod options;
+mod stats;
+mod unsynced;
+mod write_back;
+
+use std::fmt;
+
+use argali_base::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
+use argali_base::{Error, Health, PageId, Result};
+use argali_pager::{PageBuf, Pager, TornPages};
 use argali_wal::{DirtyPage, Wal};
 
-#[derive(Clone, Debug)]
-pub struct PoolOptions {
-    /// Frames in the pool (at least 8).
-    pub frames: usize,
-    /// The cleaner keeps at least this share of frames clean, in percent.
-    pub clean_percent: u8,
-    /// Most pages one cleaner batch writes.
-    pub batch_pages: usize,
-}
+pub use glimpse::{PageGlimpse, Restart};
+pub use guard::{PageRead, PageWrite};
+pub use options::{Mutations, PoolOptions};
+pub use stats::PoolStats;
 
-#[derive(Clone, Debug, Default)]
-pub struct PoolStats {
-    pub hits: u64,
-    pub misses: u64,
-    pub evictions_clean: u64,
-    pub evictions_dirty: u64,
-    pub written_back: u64,
-    /// Times a write-back had to force the log.
-    pub log_forces: u64,
-    pub frames: usize,
-    pub dirty: usize,
-    pub write_errors: u64,
-    pub last_write_error: Option<String>,
-}
+use arena::Arena;
+use frame::Frame;
+use latch::{ExclusiveGuard, FRAMES_MAX, Latch, Parking};
+use stats::Counters;
+use unsynced::Unsynced;
 
+/// Fewest frames of a pool: one thread may hold six latches while it splits a page.
+pub const FRAMES_MIN: usize = 8;
+
+/// Frames, latch words and the dirty page table.
 pub struct BufferPool {
-    _todo: (),
+    pager: Arc<Pager>,
+    wal: Arc<Wal>,
+    health: Health,
+    options: PoolOptions,
+    torn_pages: TornPages,
+    arena: Arena,
+    parking: Parking,
+    frames: Vec<Frame>,
+    free: Mutex<Vec<u32>>,
+    hand: AtomicUsize,
+    unsynced: Unsynced,
+    /// One data sync at a time, so that each proves exactly what it began with.
+    syncing: Mutex<()>,
+    /// I/O buffers, kept for the next batch.
+    buffers: Mutex<Vec<PageBuf>>,
+    image_epoch: AtomicU64,
+    counters: Counters,
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool").field("arena", &self.arena).finish_non_exhaustive()
+    }
 }
 
 impl BufferPool {
+    /// An empty pool over `pager`. [`Error::Invalid`] for fewer than [`FRAMES_MIN`] frames.
     pub fn new(
         pager: Arc<Pager>,
         wal: Arc<Wal>,
         options: PoolOptions,
         health: Health,
     ) -> Result<Arc<Self>> {
-        todo!()
+        let frames = options.frames;
+        if !(FRAMES_MIN..=FRAMES_MAX).contains(&frames) {
+            let why =
+                format!("{frames} frames; between {FRAMES_MIN} and {FRAMES_MAX} are possible");
+            return Err(Error::Invalid { what: "cache size", why });
+        }
+        let (size, torn_pages) = (pager.options().page_size, pager.options().torn_pages);
+        let page_max = pager.options().pages_max as usize;
+        Ok(Arc::new(Self {
+            arena: Arena::new(size, frames, page_max)?,
+            parking: Parking::new(),
+            frames: (0..frames).map(|_| Frame::new()).collect(),
+            free: Mutex::new((0..frames as u32).rev().collect()),
+            hand: AtomicUsize::new(0),
+            unsynced: Unsynced::default(),
+            syncing: Mutex::new(()),
+            buffers: Mutex::new(Vec::new()),
+            image_epoch: AtomicU64::new(0),
+            counters: Counters::default(),
+            pager,
+            wal,
+            health,
+            options,
+            torn_pages,
+        }))
     }
+
+    /// The data file below.
     pub fn pager(&self) -> &Pager {
-        todo!()
+        &self.pager
     }
-    /// Shared latch. A never-written page is `Corrupt` here: a pointer led to it.
-    pub fn read(&self, id: PageId) -> Result<PageRead<'_>> {
-        todo!()
-    }
-    /// Exclusive latch.
-    pub fn write(&self, id: PageId) -> Result<PageWrite<'_>> {
-        todo!()
-    }
-    /// Exclusive latch if it is free at once; `Ok(None)` when somebody holds it or I/O would be needed.
-    pub fn try_write(&self, id: PageId) -> Result<Option<PageWrite<'_>>> {
-        todo!()
-    }
-    /// Exclusive latch on a page whose old contents do not matter: its first operation overwrites it
-    /// (`Format`, `Image`). Reads nothing from disk if the page is not resident; if the old page is
-    /// resident, its LSN is kept growing.
-    pub fn create(&self, id: PageId) -> Result<PageWrite<'_>> {
-        todo!()
-    }
-    /// For redo only: like `write`, but a never-written page (LSN 0, kind Free) is legal, and with
-    /// `overwrites` a torn or unreadable page is, too (its first operation replaces it).
-    pub fn write_for_redo(&self, id: PageId, overwrites: bool) -> Result<PageWrite<'_>> {
-        todo!()
-    }
-    /// Optimistic read: makes the page resident, notes its version, takes no latch. Waits only while
-    /// somebody writes the page. The glimpse pins nothing.
-    pub fn glimpse(&self, id: PageId) -> Result<PageGlimpse<'_>> {
-        todo!()
-    }
-    /// Dirty page table: every page whose newest version may not be durable in place, with its recLSN:
-    /// dirty frames, pages being written, and pages written but not yet covered by a data sync.
-    /// Complete for every change logged before the call.
+
+    /// Dirty page table (ARIES, section 3.3): every page whose newest version may not be durable in its
+    /// place, with its recLSN: dirty frames, pages being written, and pages written but not yet covered
+    /// by a data sync. Complete for every change whose record was appended before the call. A page may
+    /// occur more than once; its least recLSN counts.
     pub fn dirty_pages(&self, out: &mut Vec<DirtyPage>) {
-        todo!()
+        // Frames first: a write-back enters `unsynced` before it leaves its frame, so a page that moves
+        // between the two looks is seen in at least one of them.
+        self.dirty_frames(out);
+        self.unsynced.collect(out);
     }
-    /// The one write-back: for each dirty, unlatched-exclusive page of `ids`: copy under a shared latch,
-    /// drop it, force the log, write the batch. Used by eviction, cleaner and checkpoint alike.
-    /// Returns how many were written.
-    pub fn write_back(&self, ids: &[PageId]) -> Result<usize> {
-        todo!()
+
+    fn dirty_frames(&self, out: &mut Vec<DirtyPage>) {
+        for frame in &self.frames {
+            let (page, dirt) = (frame.page(), frame.dirt());
+            if let (Some(page), false) = (page, dirt.rec_lsn.is_none()) {
+                out.push(DirtyPage { page, rec_lsn: dirt.rec_lsn });
+            }
+        }
     }
-    /// Data sync: pages whose write completed before it began leave the dirty page table on success.
+
+    /// Data sync: pages whose write completed before it began leave the dirty page table. A failure
+    /// poisons the database.
     pub fn sync(&self) -> Result<()> {
-        todo!()
+        let _one = self.syncing.lock();
+        self.unsynced.begin_sync();
+        self.pager.sync()?;
+        self.unsynced.end_sync();
+        Ok(())
     }
-    /// One turn of the page cleaner: writes a batch of the oldest dirty pages if the pool has too few
-    /// clean frames or pages older than `target` (redo distance). Returns pages written.
-    pub fn step(&self, target: Lsn) -> Result<usize> {
-        todo!()
-    }
+
+    /// Counters and gauges.
     pub fn stats(&self) -> PoolStats {
-        todo!()
+        self.counters.snapshot(self.frames.len())
     }
-}
 
-/// Shared latch on a resident page.
-pub struct PageRead<'p> {
-    _pool: &'p BufferPool,
-}
-impl PageRead<'_> {
-    pub fn id(&self) -> PageId {
-        todo!()
+    /// A checkpoint begins; matters only to the mutation that decides images once per checkpoint.
+    #[doc(hidden)]
+    pub fn begin_image_epoch(&self) {
+        self.image_epoch.fetch_add(1, Ordering::Relaxed);
     }
-    pub fn page(&self) -> PageRef<'_> {
-        todo!()
-    }
-    /// Version of the page, for [`BufferPool::write_if`]-style checks.
-    pub fn version(&self) -> u64 {
-        todo!()
-    }
-}
 
-/// Exclusive latch on a resident page. Gives `PageRef`, never `&mut` bytes: changes go through `apply`.
-pub struct PageWrite<'p> {
-    _pool: &'p BufferPool,
-}
-impl<'p> PageWrite<'p> {
-    pub fn id(&self) -> PageId {
-        todo!()
+    /// What a frame's image mark is set to now.
+    fn image_mark(&self) -> u64 {
+        self.image_epoch.load(Ordering::Relaxed) + 1
     }
-    pub fn page(&self) -> PageRef<'_> {
-        todo!()
-    }
-    /// Rule 1: called with the log's tail *before* the record is appended; sets recLSN (or the next
-    /// one, while a copy is being written) unless the frame is dirty already.
-    pub fn dirty_from(&mut self, tail: Lsn) {
-        todo!()
-    }
-    /// Applies what the record at `lsn` says, after it was appended.
-    pub fn apply(&mut self, ops: &[PageOp<'_>], lsn: Lsn) {
-        todo!()
-    }
-    /// Mode `FullPageImage`: whether the next record on this page must begin with its image (first
-    /// change since it was read in or last copied for write-back). Decided under this latch.
-    pub fn needs_image(&self) -> bool {
-        todo!()
-    }
-}
 
-/// An optimistic look at a page: bounds-checked word loads, worth nothing before `validate`.
-pub struct PageGlimpse<'p> {
-    _pool: &'p BufferPool,
-}
-impl<'p> PageGlimpse<'p> {
-    pub fn id(&self) -> PageId {
-        todo!()
+    fn count_dirty(&self, change: isize) {
+        self.counters.dirty.fetch_add(change as usize, Ordering::Relaxed);
     }
-    pub fn version(&self) -> u64 {
-        todo!()
-    }
-    /// Field readers; `Err(Restart)` when out of bounds, which a torn read can cause.
-    pub fn u8(&self, at: usize) -> Result<u8, Restart> {
-        todo!()
-    }
-    pub fn u16(&self, at: usize) -> Result<u16, Restart> {
-        todo!()
-    }
-    pub fn u32(&self, at: usize) -> Result<u32, Restart> {
-        todo!()
-    }
-    pub fn u64(&self, at: usize) -> Result<u64, Restart> {
-        todo!()
-    }
-    pub fn slot_count(&self) -> Result<usize, Restart> {
-        todo!()
-    }
-    /// Offset and length of cell `slot`, checked to lie inside the page.
-    pub fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
-        todo!()
-    }
-    pub fn head(&self, slot: usize) -> Result<u32, Restart> {
-        todo!()
-    }
-    /// Compares `key` with `len` bytes at `at`.
-    pub fn compare(
-        &self,
-        at: usize,
-        len: usize,
-        key: &[u8],
-    ) -> Result<std::cmp::Ordering, Restart> {
-        todo!()
-    }
-    /// Copies bytes out.
-    pub fn copy(&self, at: usize, len: usize, out: &mut Vec<u8>) -> Result<(), Restart> {
-        todo!()
-    }
-    /// Whether nothing changed since the glimpse began. Only then is what was read true.
-    pub fn validate(&self) -> Result<(), Restart> {
-        todo!()
-    }
-    /// Exclusive latch, provided nothing changed since the glimpse began.
-    pub fn upgrade(self) -> Result<PageWrite<'p>, Restart> {
-        todo!()
-    }
-}
 
-/// What was read makes no sense or is out of date: begin again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Restart;
+    /// The latch of page `id`; `Corrupt` when no page can have that number.
+    fn latch(&self, id: PageId) -> Result<Latch<'_>> {
+        match self.arena.words().get(id.get() as usize) {
+            Some(word) => Ok(Latch::new(word, &self.parking)),
+            None => Err(self.stray(id, "no page can have this number")),
+        }
+    }
+
+    fn exclusive(&self, id: PageId, frame: u32) -> PageWrite<'_> {
+        let word = &self.arena.words()[id.get() as usize];
+        let latch = Latch::new(word, &self.parking);
+        let guard = ExclusiveGuard::adopt(latch, self.arena.cell(frame));
+        PageWrite::new(self, id, frame, guard)
+    }
+
+    fn stray(&self, id: PageId, what: &str) -> Error {
+        let offset = id.get().saturating_mul(self.pager.options().page_size.bytes() as u64);
+        Error::corrupt("data", offset, None, format!("{id} was referred to, but {what}"))
+    }
+
+    fn take_buffer(&self) -> PageBuf {
+        let kept = self.buffers.lock().pop();
+        kept.unwrap_or_else(|| PageBuf::new(self.pager.options().page_size))
+    }
+
+    fn keep_buffer(&self, buffer: PageBuf) {
+        let mut kept = self.buffers.lock();
+        if kept.len() < self.options.batch_pages {
+            kept.push(buffer);
+        }
+    }
+}
