@@ -58,11 +58,6 @@ impl Arena {
         Ok(Self { frames, page_words: size.bytes() / size_of::<PlainU64>(), frame_count, words })
     }
 
-    /// Number of frames.
-    pub(crate) fn frame_count(&self) -> usize {
-        self.frame_count
-    }
-
     /// The bytes of frame `index`.
     pub(crate) fn cell(&self, index: u32) -> &PageCell {
         let index = index as usize;

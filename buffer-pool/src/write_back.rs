@@ -77,7 +77,9 @@ impl BufferPool {
             return Ok(0);
         }
         let result = self.force_and_write(&mut copies);
-        copies.into_iter().for_each(|(_, buffer)| self.keep_buffer(buffer));
+        for (_, buffer) in copies {
+            self.keep_buffer(buffer);
+        }
         self.settle(&outgoing, result)?;
         self.bound_unsynced()?;
         Ok(outgoing.len())

@@ -132,7 +132,7 @@ impl Options {
 
     pub(crate) fn pool_options(&self, pager: &Pager) -> PoolOptions {
         let frames = self.cache_bytes / pager.options().page_size.bytes();
-        PoolOptions { frames, clean_percent: 10, batch_pages: batch_pages(frames) }
+        PoolOptions { frames, batch_pages: batch_pages(frames), ..PoolOptions::default() }
     }
 }
 
