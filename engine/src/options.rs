@@ -275,6 +275,7 @@ impl Options {
             ring_bytes: self.log_buffer_bytes,
             limit_bytes: self.log_limit_bytes,
             writer_thread: self.background_threads,
+            ..LogOptions::default()
         }
     }
 }

@@ -1,17 +1,52 @@
-//! Control file: two checksummed slots in separate 4 KiB blocks, written alternately. (Skeleton.)
-use argali_base::sync::Arc;
-use argali_base::{Disk, Lsn, Result};
+//! Control file: what must be known before the log can be read.
+//!
+//! Two slots in separate 4 KiB blocks are written alternately, each synced before it counts; so whatever
+//! a power cut does to the one being written, the other is whole. The newer valid one stands.
+//!
+//! ```text
+//!   0  8  magic "argali\r\n"          64  8  checkpoint: the master record
+//!   8  4  format version              72  8  end of that checkpoint: proven durable
+//!  12  4  page size                   80  8  first LSN that must be kept
+//!  16  8  sequence number             88  8  end of a clean shutdown
+//!  24  8  database id                 96  8  next transaction id
+//!  32  4  timeline                   104  8  pages in the data file
+//!  36  1  torn-page mode             112  4  CRC32C over bytes 0 … 111
+//!  37  1  flags: bit 0 clean         116  …  zeros up to 4096
+//!  38  2  zero
+//!  40  8  bytes per log segment
+//!  48 16  zero
+//! ```
+//!
+//! A database exists when its control file does: creation writes `control.tmp`, and
+//! [`ControlFile::publish`] renames it when everything else is durable.
+
+use std::io;
+
+use argali_base::codec::{Reader, Writer};
+use argali_base::disk::OpenMode;
+use argali_base::sync::{Arc, Mutex};
+use argali_base::{Disk, Error, File, Lsn, Result};
 
 use crate::LogId;
+use crate::block::{AlignedBuf, BLOCK_BYTES};
+
+const NAME: &str = "control";
+const NAME_TMP: &str = "control.tmp";
+const MAGIC: &[u8; 8] = b"argali\r\n";
+const VERSION: u32 = 1;
+const CRC_AT: usize = 112;
+const FLAG_CLEAN: u8 = 1;
 
 /// What one slot says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
+    /// Which database and history.
     pub log: LogId,
+    /// Bytes per page, fixed at creation.
     pub page_size: u32,
     /// Bytes per log segment, fixed at creation.
     pub segment_bytes: u64,
-    /// 0 DoubleWrite, 1 FullPageImage, 2 None; the pager's business, kept here as a number.
+    /// 0 `DoubleWrite`, 1 `FullPageImage`, 2 None; the pager's business, kept here as a number.
     pub torn_pages: u8,
     /// Master record: LSN of the `CheckpointBegin` of the last complete checkpoint.
     pub checkpoint: Lsn,
@@ -27,28 +62,303 @@ pub struct Control {
     pub pages: u64,
 }
 
+/// The control file of one database.
+#[derive(Debug)]
 pub struct ControlFile {
-    _todo: (),
+    disk: Arc<dyn Disk>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: Option<Arc<dyn File>>,
+    control: Control,
+    sequence: u64,
+    writable: bool,
+    /// A sync failed: nothing is known about the file any more, so nothing is written to it any more.
+    failed: Option<String>,
 }
 
 impl ControlFile {
     /// Writes a new file under `control.tmp` and syncs it; [`ControlFile::publish`] renames it, which is
     /// the instant the database exists.
     pub fn create(disk: Arc<dyn Disk>, control: Control) -> Result<Self> {
-        todo!()
+        let failed = |op, error| Error::io(op, NAME_TMP, error);
+        let file = disk.open(NAME_TMP, OpenMode::Create).map_err(|e| failed("create", e))?;
+        file.set_len(0).map_err(|e| failed("create", e))?;
+        let mut slots = AlignedBuf::new(2 * BLOCK_BYTES);
+        encode(&control, 0, &mut slots[..BLOCK_BYTES]);
+        file.write_all_at(&slots, 0).map_err(|e| failed("write", e))?;
+        file.sync().map_err(|e| failed("sync", e))?;
+        disk.sync_dir("").map_err(|e| failed("sync directory of", e))?;
+        let state = State { file: None, control, sequence: 0, writable: true, failed: None };
+        Ok(Self { disk, state: Mutex::new(state) })
     }
+
+    /// Gives a new file its name, durably. Before this, [`ControlFile::update`] is a bug.
     pub fn publish(&self) -> Result<()> {
-        todo!()
+        let failed = |op, error| Error::io(op, NAME, error);
+        self.disk.rename(NAME_TMP, NAME).map_err(|e| failed("publish", e))?;
+        self.disk.sync_dir("").map_err(|e| failed("sync directory of", e))?;
+        let file = self.disk.open(NAME, OpenMode::Existing).map_err(|e| failed("open", e))?;
+        self.state.lock().file = Some(file);
+        Ok(())
     }
-    /// Reads the newer valid slot. Missing → `NoDatabase`; both bad → `Corrupt`.
+
+    /// Reads the newer valid slot. Missing → `NoDatabase`, or `Corrupt` when the rest of a database is
+    /// there; both bad → `Corrupt`. When `writable`, first makes durable what is merely readable.
     pub fn open(disk: Arc<dyn Disk>, writable: bool) -> Result<Self> {
-        todo!()
+        let mode = if writable { OpenMode::Existing } else { OpenMode::ReadOnly };
+        let file = match disk.open(NAME, mode) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(missing(disk.as_ref()));
+            }
+            Err(error) => return Err(Error::io("open", NAME, error)),
+        };
+        if writable {
+            file.sync().map_err(|error| Error::io("sync", NAME, error))?;
+            disk.sync_dir("").map_err(|error| Error::io("sync directory of", NAME, error))?;
+        }
+        let (sequence, control) = newest(file.as_ref())?;
+        let file = Some(file);
+        let state = State { file, control, sequence, writable, failed: None };
+        Ok(Self { disk, state: Mutex::new(state) })
     }
+
+    /// What it says now.
     pub fn get(&self) -> Control {
-        todo!()
+        self.state.lock().control.clone()
     }
+
     /// Changes a copy, writes it to the other slot, syncs. A failed sync poisons (caller's health).
+    /// After an error the old contents stand; after a failed sync every later update fails, too.
     pub fn update(&self, change: impl FnOnce(&mut Control)) -> Result<()> {
-        todo!()
+        let mut state = self.state.lock();
+        if let Some(cause) = &state.failed {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        if !state.writable {
+            return Err(Error::ReadOnly);
+        }
+        let mut control = state.control.clone();
+        change(&mut control);
+        let sequence = state.sequence + 1;
+        let mut block = AlignedBuf::new(BLOCK_BYTES);
+        encode(&control, sequence, &mut block);
+        let file = state.file.as_ref().expect("published or opened before it is updated");
+        file.write_all_at(&block, offset_of(sequence))
+            .map_err(|error| Error::io("write", NAME, error))?;
+        if let Err(error) = file.sync() {
+            let error = Error::io("sync", NAME, error);
+            state.failed = Some(error.to_string());
+            return Err(error);
+        }
+        state.control = control;
+        state.sequence = sequence;
+        Ok(())
+    }
+}
+
+fn offset_of(sequence: u64) -> u64 {
+    (sequence % 2) * BLOCK_BYTES as u64
+}
+
+/// Why there is no control file: no database, or one that lost it?
+fn missing(disk: &dyn Disk) -> Error {
+    let Ok(names) = disk.list("") else {
+        return Error::NoDatabase { path: disk.describe() };
+    };
+    let has = |name| names.iter().any(|have| have == name);
+    let log = disk.list("wal").is_ok_and(|segments| !segments.is_empty());
+    if !has(NAME_TMP) && (has("data") || log) {
+        return Error::corrupt(NAME, 0, None, "control file missing, yet data or log are there");
+    }
+    Error::NoDatabase { path: disk.describe() }
+}
+
+fn newest(file: &dyn File) -> Result<(u64, Control)> {
+    let read_failed = |error| Error::io("read", NAME, error);
+    let len = file.len().map_err(read_failed)?;
+    let mut found: Option<(u64, Control)> = None;
+    let mut why = "the file is too short";
+    for slot in 0..2 {
+        let at = slot * BLOCK_BYTES as u64;
+        if len < at + BLOCK_BYTES as u64 {
+            continue;
+        }
+        let mut block = AlignedBuf::new(BLOCK_BYTES);
+        file.read_exact_at(&mut block, at).map_err(read_failed)?;
+        match decode(&block) {
+            Ok((sequence, _)) if sequence % 2 != slot => why = "a slot stands in the wrong place",
+            Ok(new) if found.as_ref().is_none_or(|old| old.0 < new.0) => found = Some(new),
+            Ok(_) => {}
+            Err(Slot::Version(version)) => return Err(newer(version)),
+            Err(Slot::Bad(what)) => why = what,
+        }
+    }
+    found.ok_or_else(|| Error::corrupt(NAME, 0, None, format!("no valid slot: {why}")))
+}
+
+fn newer(version: u32) -> Error {
+    let why = format!("it has format version {version}; this build reads version {VERSION}");
+    Error::Invalid { what: "database", why }
+}
+
+fn encode(control: &Control, sequence: u64, block: &mut [u8]) {
+    let mut out = Vec::with_capacity(CRC_AT + 4);
+    out.put(MAGIC);
+    out.put_u32(VERSION);
+    out.put_u32(control.page_size);
+    out.put_u64(sequence);
+    out.put_u64(control.log.database);
+    out.put_u32(control.log.timeline);
+    out.put_u8(control.torn_pages);
+    out.put_u8(if control.clean_end.is_some() { FLAG_CLEAN } else { 0 });
+    out.put_u16(0);
+    out.put_u64(control.segment_bytes);
+    out.put(&[0; 16]);
+    out.put_u64(control.checkpoint.get());
+    out.put_u64(control.checkpoint_end.get());
+    out.put_u64(control.log_first.get());
+    out.put_u64(control.clean_end.unwrap_or(Lsn::NONE).get());
+    out.put_u64(control.next_txn);
+    out.put_u64(control.pages);
+    assert_eq!(out.len(), CRC_AT, "the table at the head of this file");
+    out.put_u32(crc32c::crc32c(&out));
+    block.fill(0);
+    block[..out.len()].copy_from_slice(&out);
+}
+
+/// Why a slot does not count.
+#[derive(Debug)]
+enum Slot {
+    Bad(&'static str),
+    Version(u32),
+}
+
+fn decode(block: &[u8]) -> Result<(u64, Control), Slot> {
+    let (body, mut crc) = (&block[..CRC_AT], Reader::new(&block[CRC_AT..]));
+    if !body.starts_with(MAGIC) {
+        return Err(Slot::Bad("it does not begin as a control file does"));
+    }
+    if crc.u32() != Some(crc32c::crc32c(body)) {
+        return Err(Slot::Bad("checksum does not match"));
+    }
+    let mut reader = Reader::new(&body[MAGIC.len()..]);
+    let version = reader.u32().ok_or(Slot::Bad("too short"))?;
+    if version != VERSION {
+        return Err(Slot::Version(version));
+    }
+    let (sequence, control) = fields(&mut reader).ok_or(Slot::Bad("impossible flags"))?;
+    check(&control).map_err(Slot::Bad)?;
+    Ok((sequence, control))
+}
+
+fn fields(reader: &mut Reader<'_>) -> Option<(u64, Control)> {
+    let page_size = reader.u32()?;
+    let sequence = reader.u64()?;
+    let log = LogId { database: reader.u64()?, timeline: reader.u32()? };
+    let torn_pages = reader.u8()?;
+    let flags = reader.u8()?;
+    reader.take(2)?;
+    let segment_bytes = reader.u64()?;
+    reader.take(16)?;
+    let checkpoint = Lsn::new(reader.u64()?);
+    let checkpoint_end = Lsn::new(reader.u64()?);
+    let log_first = Lsn::new(reader.u64()?);
+    let clean = Lsn::new(reader.u64()?);
+    let clean_end = match flags {
+        0 => None,
+        FLAG_CLEAN => Some(clean),
+        _ => return None,
+    };
+    let (next_txn, pages) = (reader.u64()?, reader.u64()?);
+    let control = Control {
+        log,
+        page_size,
+        segment_bytes,
+        torn_pages,
+        checkpoint,
+        checkpoint_end,
+        log_first,
+        clean_end,
+        next_txn,
+        pages,
+    };
+    Some((sequence, control))
+}
+
+/// Values no writer makes, refused here so that nothing above has to expect them.
+fn check(control: &Control) -> Result<(), &'static str> {
+    let lsn_fits = |lsn: Lsn| lsn.get() < 1 << 60 && lsn.get().is_multiple_of(8);
+    let segment = control.segment_bytes;
+    if !control.page_size.is_power_of_two() || !(4096..=65536).contains(&control.page_size) {
+        return Err("impossible page size");
+    }
+    if segment == 0 || segment > 1 << 40 || !segment.is_multiple_of(BLOCK_BYTES as u64) {
+        return Err("impossible log segment size");
+    }
+    let lsns = [control.checkpoint, control.checkpoint_end, control.log_first];
+    if !lsns.into_iter().chain(control.clean_end).all(lsn_fits) || control.log_first < Lsn::FIRST {
+        return Err("impossible LSN");
+    }
+    if control.checkpoint > control.checkpoint_end {
+        return Err("the checkpoint ends before it begins");
+    }
+    if !control.checkpoint.is_none() && control.log_first > control.checkpoint {
+        return Err("the checkpoint lies before the log kept");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Control {
+        Control {
+            log: LogId { database: 0x1122_3344_5566_7788, timeline: 1 },
+            page_size: 8192,
+            segment_bytes: 1 << 20,
+            torn_pages: 1,
+            checkpoint: Lsn::new(128),
+            checkpoint_end: Lsn::new(256),
+            log_first: Lsn::new(64),
+            clean_end: Some(Lsn::new(512)),
+            next_txn: 7,
+            pages: 9,
+        }
+    }
+
+    #[test]
+    fn slot_comes_back_and_every_flipped_bit_is_seen() {
+        let mut block = vec![0; BLOCK_BYTES];
+        encode(&sample(), 5, &mut block);
+        assert_eq!(decode(&block).unwrap(), (5, sample()));
+        for bit in 0..(CRC_AT + 4) * 8 {
+            let mut bad = block.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode(&bad), Err(Slot::Bad(_))), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn values_no_writer_makes_are_refused() {
+        let changes: [fn(&mut Control); 6] = [
+            |c| c.segment_bytes = 0,
+            |c| c.page_size = 0,
+            |c| c.checkpoint = Lsn::new(260),
+            |c| c.checkpoint_end = Lsn::new(8 * (u64::MAX / 8)),
+            |c| c.log_first = Lsn::new(0),
+            |c| c.log_first = Lsn::new(136),
+        ];
+        for (which, change) in changes.iter().enumerate() {
+            let mut control = sample();
+            change(&mut control);
+            let mut block = vec![0; BLOCK_BYTES];
+            encode(&control, 0, &mut block);
+            assert!(matches!(decode(&block), Err(Slot::Bad(_))), "change {which}");
+        }
     }
 }

@@ -1,42 +1,88 @@
-//! What a log record says. (Skeleton.)
-use argali_base::{Lsn, PageId, Result, TxnId};
+//! Records: what they say, and how their bodies look in bytes.
+//!
+//! ```text
+//!  kind              body (behind the 32-byte header of frame.rs)
+//!  1 update          0  4  length of the changes c
+//!                    4  c  changes (change.rs)
+//!                    …  …  undo: nothing, inverse operations, or the access method's own bytes
+//!  2 compensation    0  8  undo_next
+//!                    8  …  changes
+//!  3 commit          0  8  durable end known when it was appended
+//!  4 end             empty
+//!  5 ckpt begin      0  8  durable end
+//!  6 ckpt end        0  8  LSN of the begin record
+//!                    8  8  durable end
+//!                   16  …  tables (tables.rs); header flag bit 3 says "last chunk"
+//! ```
+//!
+//! There is no `Begin` record: `prev = 0` says it. A record is borrowed both ways, from the caller's
+//! buffers while it is appended and from a [`RecordBuf`](crate::RecordBuf) when it is read, so neither
+//! way allocates. Decoding trusts nothing: unknown kinds, flags, lengths and non-zero padding are
+//! refused, never guessed at.
+
+use argali_base::codec::Reader;
+use argali_base::{Lsn, TxnId};
+
+use crate::change::Changes;
+use crate::frame::{HEADER_BYTES, Seed};
+use crate::tables::CheckpointTables;
+
+/// Most bytes a record takes beside its changes' operations, its undo and its tables, and beside
+/// [`CHANGE_OVERHEAD`](crate::CHANGE_OVERHEAD) per change: header, fixed fields and padding.
+pub const RECORD_OVERHEAD: usize = HEADER_BYTES + FIXED_BYTES_MAX + 8;
+
+const FIXED_BYTES_MAX: usize = 16;
 
 /// A record, borrowed both ways: from the scratch it is encoded from, and from the bytes it was read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
+    /// Whose record it is; `NONE` for checkpoints.
     pub txn: TxnId,
     /// Previous record of the same transaction; `NONE` says: its first.
     pub prev: Lsn,
+    /// What happened.
     pub body: Body<'a>,
 }
 
+/// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body<'a> {
     /// Pages changed, and how to take the change back.
     Update {
+        /// The pages and what was done to them.
         changes: Changes<'a>,
+        /// How to take it back.
         undo: Undo<'a>,
     },
     /// A change taken back (CLR). Redo only; undo goes on at `undo_next`. Without changes it ends a
     /// nested top action.
     Compensation {
+        /// The pages and what was done to them.
         changes: Changes<'a>,
+        /// Predecessor of the record that was taken back (ARIES, section 3).
         undo_next: Lsn,
     },
-    /// `durable`: the durable end known when this was appended (evidence for the end-of-log judgement).
+    /// The transaction's changes stay.
     Commit {
+        /// Durable end known when this was appended (evidence for the end-of-log judgement).
         durable: Lsn,
     },
     /// The transaction is over and needs nothing from a restart.
     End,
+    /// From here on, records are not in the tables of the checkpoint's end.
     CheckpointBegin {
+        /// Durable end known when this was appended.
         durable: Lsn,
     },
     /// One chunk of the tables; the last one says so.
     CheckpointEnd {
+        /// The `CheckpointBegin` it belongs to.
         begin: Lsn,
+        /// Durable end known when this was appended.
         durable: Lsn,
+        /// Whether the checkpoint is complete with this chunk.
         last: bool,
+        /// The chunk.
         tables: CheckpointTables<'a>,
     },
 }
@@ -49,132 +95,249 @@ pub enum Undo<'a> {
     /// Inverse operations for the record's one changed page, encoded as in `Change::ops`.
     Physical(&'a [u8]),
     /// The access method registered as `owner` knows how.
-    Logical { owner: Owner, body: &'a [u8] },
+    Logical {
+        /// Whose bytes they are.
+        owner: Owner,
+        /// What it needs to undo by meaning.
+        body: &'a [u8],
+    },
 }
 
 /// Number under which an access method registered its `LogicalUndo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner(pub u8);
 
-/// What a record does to one page. `ops` is encoded by `pager::PageOp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change<'a> {
-    pub page: PageId,
-    /// LSN the page had before (`NONE` after `Format`): redo demands it.
-    pub page_prev: Lsn,
-    pub ops: &'a [u8],
-}
+const UPDATE: u8 = 1;
+const COMPENSATION: u8 = 2;
+const COMMIT: u8 = 3;
+const END: u8 = 4;
+const CHECKPOINT_BEGIN: u8 = 5;
+const CHECKPOINT_END: u8 = 6;
 
-/// The encoded changes of one record, in order; at most one per page.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Changes<'a> {
-    bytes: &'a [u8],
-}
-impl std::fmt::Debug for Changes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        todo!()
-    }
-}
-impl<'a> Changes<'a> {
-    pub const EMPTY: Changes<'static> = Changes { bytes: &[] };
-    pub fn iter(&self) -> impl Iterator<Item = Change<'a>> + use<'a> {
-        std::iter::empty()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-}
+const UNDO_NEVER: u8 = 0;
+const UNDO_PHYSICAL: u8 = 1;
+const UNDO_LOGICAL: u8 = 2;
 
-/// Encodes changes into a reusable buffer.
-#[derive(Debug, Default)]
-pub struct ChangesBuilder {
-    bytes: Vec<u8>,
-}
-impl ChangesBuilder {
-    pub fn clear(&mut self) {
-        todo!()
-    }
-    /// Starts the change of `page`; `encode` appends its operations.
-    pub fn push(&mut self, page: PageId, page_prev: Lsn, encode: impl FnOnce(&mut Vec<u8>)) {
-        todo!()
-    }
-    pub fn changes(&self) -> Changes<'_> {
-        Changes { bytes: &self.bytes }
-    }
-}
+const FLAG_PADDING: u8 = 0b0111;
+const FLAG_LAST: u8 = 0b1000;
 
-/// A dirty page table entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DirtyPage {
-    pub page: PageId,
-    /// First record that may not be in the page on disk.
-    pub rec_lsn: Lsn,
-}
-
-/// A transaction table entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActiveTxn {
-    pub txn: TxnId,
-    pub state: TxnState,
-    /// First record: undo may read back to here, so the log is kept from here.
-    pub first: Lsn,
-    pub last: Lsn,
-    /// Next record to undo.
-    pub undo_next: Lsn,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TxnState {
-    /// Will be undone unless it commits.
-    Running,
-    /// Commit record appended, `End` not yet.
-    Committed,
-    /// Prepared: in doubt (reserved).
-    Prepared,
-}
-
-/// One chunk of checkpoint tables, encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CheckpointTables<'a> {
-    bytes: &'a [u8],
-}
-impl<'a> CheckpointTables<'a> {
-    /// Encodes into `out` (cleared first) and borrows it.
-    pub fn encode(out: &'a mut Vec<u8>, dirty: &[DirtyPage], active: &[ActiveTxn]) -> Self {
-        todo!()
+impl<'a> Record<'a> {
+    /// Bytes this record takes in the log.
+    pub fn encoded_len(&self) -> usize {
+        Encoded::new(self).len()
     }
-    pub fn dirty(&self) -> impl Iterator<Item = DirtyPage> + use<'a> {
-        std::iter::empty()
-    }
-    pub fn active(&self) -> impl Iterator<Item = ActiveTxn> + use<'a> {
-        std::iter::empty()
+
+    /// Decodes one whole frame whose CRC was checked. `None`: it says nothing this version knows.
+    pub(crate) fn decode(frame: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(frame);
+        let len = reader.u32()? as usize;
+        let _crc = reader.u32()?;
+        let txn = TxnId::new(reader.u64()?);
+        let prev = Lsn::new(reader.u64()?);
+        let tags = Tags {
+            kind: reader.u8()?,
+            undo: reader.u8()?,
+            owner: reader.u8()?,
+            flags: reader.u8()?,
+        };
+        let _prev_len = reader.u32()?;
+        if len != frame.len()
+            || !len.is_multiple_of(8)
+            || tags.flags & !(FLAG_PADDING | FLAG_LAST) != 0
+        {
+            return None;
+        }
+        let padding = usize::from(tags.flags & FLAG_PADDING);
+        let (body, zeros) =
+            reader.rest().split_at_checked(reader.rest().len().checked_sub(padding)?)?;
+        if zeros.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        Some(Self { txn, prev, body: Body::decode(tags, body)? })
     }
 }
 
-/// One record read from the log, with the bytes it borrows from. Reused from record to record.
-#[derive(Debug, Default)]
-pub struct RecordBuf {
-    bytes: Vec<u8>,
-    lsn: Lsn,
-    end: Lsn,
+/// The four bytes of the header that say what the body is.
+#[derive(Clone, Copy, Debug)]
+struct Tags {
+    kind: u8,
+    undo: u8,
+    owner: u8,
+    flags: u8,
 }
-impl RecordBuf {
-    pub fn new() -> Self {
-        Self::default()
+
+impl<'a> Body<'a> {
+    /// Name of the kind, for messages and dumps.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Update { .. } => "update",
+            Self::Compensation { .. } => "compensation",
+            Self::Commit { .. } => "commit",
+            Self::End => "end",
+            Self::CheckpointBegin { .. } => "checkpoint begin",
+            Self::CheckpointEnd { .. } => "checkpoint end",
+        }
     }
-    pub fn lsn(&self) -> Lsn {
-        self.lsn
+
+    /// The durable end this record proves, if it carries one.
+    pub(crate) fn durable(&self) -> Option<Lsn> {
+        match self {
+            Self::Commit { durable }
+            | Self::CheckpointBegin { durable }
+            | Self::CheckpointEnd { durable, .. } => Some(*durable),
+            Self::Update { .. } | Self::Compensation { .. } | Self::End => None,
+        }
     }
-    /// LSN of the next record.
-    pub fn end(&self) -> Lsn {
-        self.end
+
+    fn decode(tags: Tags, bytes: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let last = tags.flags & FLAG_LAST != 0;
+        let plain = tags.undo == UNDO_NEVER && tags.owner == 0;
+        let body = match tags.kind {
+            UPDATE if !last => {
+                let changes = Changes::decode(reader.long_bytes()?)?;
+                let undo = Undo::decode(tags, changes, reader.take(reader.rest().len())?)?;
+                return Some(Self::Update { changes, undo });
+            }
+            COMPENSATION if plain && !last => {
+                let undo_next = Lsn::new(reader.u64()?);
+                let changes = Changes::decode(reader.take(reader.rest().len())?)?;
+                Self::Compensation { changes, undo_next }
+            }
+            COMMIT if plain && !last => Self::Commit { durable: Lsn::new(reader.u64()?) },
+            END if plain && !last => Self::End,
+            CHECKPOINT_BEGIN if plain && !last => {
+                Self::CheckpointBegin { durable: Lsn::new(reader.u64()?) }
+            }
+            CHECKPOINT_END if plain => {
+                let begin = Lsn::new(reader.u64()?);
+                let durable = Lsn::new(reader.u64()?);
+                let tables = CheckpointTables::decode(reader.take(reader.rest().len())?)?;
+                Self::CheckpointEnd { begin, durable, last, tables }
+            }
+            _ => return None,
+        };
+        reader.is_empty().then_some(body)
     }
-    /// The decoded record; it was validated when it was read.
-    pub fn record(&self) -> Record<'_> {
-        todo!()
+}
+
+impl<'a> Undo<'a> {
+    fn decode(tags: Tags, changes: Changes<'a>, bytes: &'a [u8]) -> Option<Self> {
+        match tags.undo {
+            UNDO_NEVER if tags.owner == 0 && bytes.is_empty() => Some(Self::Never),
+            UNDO_PHYSICAL if tags.owner == 0 && changes.iter().count() == 1 => {
+                Some(Self::Physical(bytes))
+            }
+            UNDO_LOGICAL => Some(Self::Logical { owner: Owner(tags.owner), body: bytes }),
+            _ => None,
+        }
     }
-    /// Checks and takes `bytes` as the record at `lsn`.
-    pub(crate) fn fill(&mut self, lsn: Lsn, bytes: &[u8]) -> Result<()> {
-        todo!()
+}
+
+/// A record cut into pieces that lie one behind the other in its frame: nothing is copied before the
+/// log's ring.
+#[derive(Debug)]
+pub(crate) struct Encoded<'a> {
+    header: [u8; HEADER_BYTES],
+    fixed: [u8; FIXED_BYTES_MAX],
+    fixed_len: usize,
+    first: &'a [u8],
+    second: &'a [u8],
+    padding: usize,
+}
+
+impl<'a> Encoded<'a> {
+    pub(crate) fn new(record: &Record<'a>) -> Self {
+        let mut this = Self {
+            header: [0; HEADER_BYTES],
+            fixed: [0; FIXED_BYTES_MAX],
+            fixed_len: 0,
+            first: &[],
+            second: &[],
+            padding: 0,
+        };
+        let tags = this.lay_out(&record.body);
+        let len = this.len_without_padding();
+        this.padding = len.next_multiple_of(8) - len;
+        let flags = tags.flags | this.padding as u8;
+        let frame_len = u32::try_from(this.len()).expect("caller keeps records below 512 KiB");
+        this.header[..4].copy_from_slice(&frame_len.to_le_bytes());
+        this.header[8..16].copy_from_slice(&record.txn.get().to_le_bytes());
+        this.header[16..24].copy_from_slice(&record.prev.get().to_le_bytes());
+        this.header[24..28].copy_from_slice(&[tags.kind, tags.undo, tags.owner, flags]);
+        this
+    }
+
+    fn lay_out(&mut self, body: &Body<'a>) -> Tags {
+        let mut tags = Tags { kind: 0, undo: UNDO_NEVER, owner: 0, flags: 0 };
+        match *body {
+            Body::Update { changes, undo } => {
+                tags.kind = UPDATE;
+                self.first = changes.bytes();
+                let len = u32::try_from(self.first.len()).expect("a record stays below 512 KiB");
+                self.put_fixed(&len.to_le_bytes());
+                let physical_changes = changes.iter().take(2).count();
+                assert!(
+                    !matches!(undo, Undo::Physical(_)) || physical_changes == 1,
+                    "physical undo of a record that changes more or less than one page"
+                );
+                (tags.undo, tags.owner, self.second) = match undo {
+                    Undo::Never => (UNDO_NEVER, 0, [].as_slice()),
+                    Undo::Physical(ops) => (UNDO_PHYSICAL, 0, ops),
+                    Undo::Logical { owner, body } => (UNDO_LOGICAL, owner.0, body),
+                };
+            }
+            Body::Compensation { changes, undo_next } => {
+                tags.kind = COMPENSATION;
+                self.put_fixed(&undo_next.get().to_le_bytes());
+                self.first = changes.bytes();
+            }
+            Body::Commit { durable } => {
+                tags.kind = COMMIT;
+                self.put_fixed(&durable.get().to_le_bytes());
+            }
+            Body::End => tags.kind = END,
+            Body::CheckpointBegin { durable } => {
+                tags.kind = CHECKPOINT_BEGIN;
+                self.put_fixed(&durable.get().to_le_bytes());
+            }
+            Body::CheckpointEnd { begin, durable, last, tables } => {
+                tags.kind = CHECKPOINT_END;
+                tags.flags = if last { FLAG_LAST } else { 0 };
+                self.put_fixed(&begin.get().to_le_bytes());
+                self.put_fixed(&durable.get().to_le_bytes());
+                self.first = tables.bytes();
+            }
+        }
+        tags
+    }
+
+    fn put_fixed(&mut self, bytes: &[u8]) {
+        self.fixed[self.fixed_len..self.fixed_len + bytes.len()].copy_from_slice(bytes);
+        self.fixed_len += bytes.len();
+    }
+
+    fn len_without_padding(&self) -> usize {
+        HEADER_BYTES + self.fixed_len + self.first.len() + self.second.len()
+    }
+
+    /// Bytes of the frame.
+    pub(crate) fn len(&self) -> usize {
+        self.len_without_padding() + self.padding
+    }
+
+    /// Fills in what only the place in the log decides.
+    pub(crate) fn seal(&mut self, seed: Seed, lsn: Lsn, prev_len: u32) {
+        self.header[28..].copy_from_slice(&prev_len.to_le_bytes());
+        let [_, body @ ..] = self.pieces();
+        let crc = seed.crc(lsn, &self.header, &body);
+        self.header[4..8].copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// The frame, piece by piece.
+    pub(crate) fn pieces(&self) -> [&[u8]; 5] {
+        static ZEROS: [u8; 8] = [0; 8];
+        let fixed = &self.fixed[..self.fixed_len];
+        [&self.header, fixed, self.first, self.second, &ZEROS[..self.padding]]
     }
 }

@@ -1,0 +1,155 @@
+//! Where the log ends: the tail of a crash, or the damage of a disk?
+//!
+//! A restart reads frames from the checkpoint on until one is bad, at X. Writes in flight land in any
+//! order, so a bad frame, even with good ones behind it, is what a power cut leaves. But a damaged sector
+//! in the middle of acknowledged work looks the same, and cutting the log there would lose commits
+//! silently. Evidence decides, and only evidence:
+//!
+//! | found | judgement |
+//! | --- | --- |
+//! | the control file proves more: checkpoint end or clean-shutdown mark beyond X | `Corrupt` |
+//! | a later good frame carries a durable end beyond X | `Corrupt` |
+//! | redo meets a pageLSN at or beyond X (recovery asks [`Wal::end`](crate::Wal::end)) | `Corrupt` |
+//! | a good frame at X whose body nobody understands | `Corrupt` (found when it is decoded) |
+//! | nothing of the kind | X is the tail |
+//!
+//! Commit and checkpoint records carry the durable end known when they were appended; that is the second
+//! row's evidence. (Source of the problem: Alagappan et al., Protocol-Aware Recovery, FAST 2018.)
+//! Erasing comes after this judgement, in `Wal::resume`.
+
+use argali_base::{Lsn, Result};
+
+use crate::Control;
+use crate::frame::{self, HEADER_BYTES, Seed};
+use crate::read::Window;
+use crate::record::Record;
+use crate::segment::Segments;
+
+/// Bytes of later frames whose CRC is computed in search of evidence; bounds the work on a hostile file,
+/// in which every eighth byte may look like the start of a long record.
+const SEARCH_BYTES_MAX: usize = 64 << 20;
+/// A commit or checkpoint-begin record: header and durable end. Their number is bounded by the file.
+const SHORT_BYTES: usize = HEADER_BYTES + 8;
+
+/// Where the log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) lsn: Lsn,
+    /// Bytes of the frame before it (0: none).
+    pub(crate) prev_len: u32,
+}
+
+/// Reads from the checkpoint on and judges the first bad frame.
+pub(crate) fn find(segments: &Segments, seed: Seed, control: &Control) -> Result<End> {
+    let start = if control.checkpoint.is_none() { Lsn::FIRST } else { control.checkpoint };
+    check_kept(segments, control.log_first, start)?;
+    let mut window = Window::for_scan();
+    let mut end = End { lsn: start, prev_len: 0 };
+    loop {
+        match next_frame(segments, &mut window, seed, end)? {
+            Ok(header) => {
+                end.lsn = end.lsn.advance(header.len as u64);
+                end.prev_len = header.len as u32;
+            }
+            Err(what) => {
+                judge(segments, seed, control, (end.lsn, what))?;
+                return Ok(end);
+            }
+        }
+    }
+}
+
+/// Every segment that undo may read must be there.
+fn check_kept(segments: &Segments, first: Lsn, start: Lsn) -> Result<()> {
+    let have = segments.indexes();
+    // Both come from a checked control slot; a hole ends the walk, so its length is bounded by the disk.
+    for index in segments.index(first)..=segments.index(start) {
+        if have.binary_search(&index).is_err() {
+            let lsn = Lsn::new((index * segments.size()).max(first.get()));
+            return Err(segments.corrupt(lsn, "log segment is missing"));
+        }
+    }
+    Ok(())
+}
+
+fn next_frame(
+    segments: &Segments,
+    window: &mut Window,
+    seed: Seed,
+    at: End,
+) -> Result<Result<frame::Header, &'static str>> {
+    let lsn = at.lsn.get();
+    let len = match frame::plausible_len(window.forward(segments, (lsn, HEADER_BYTES), u64::MAX)?) {
+        Ok(len) => len,
+        Err(what) => return Ok(Err(what)),
+    };
+    let checked = frame::check(window.forward(segments, (lsn, len), u64::MAX)?, seed, at.lsn);
+    Ok(checked.and_then(|header| {
+        if at.prev_len == 0 || header.prev_len == at.prev_len {
+            Ok(header)
+        } else {
+            Err("record does not follow the one before it")
+        }
+    }))
+}
+
+fn judge(
+    segments: &Segments,
+    seed: Seed,
+    control: &Control,
+    (end, what): (Lsn, &'static str),
+) -> Result<()> {
+    let proof = if end < control.checkpoint_end {
+        format!("the control file proves the log durable up to {}", control.checkpoint_end)
+    } else if let Some(clean) = control.clean_end.filter(|clean| end < *clean) {
+        format!("the clean-shutdown mark proves the log durable up to {clean}")
+    } else if let Some((by, durable)) = evidence_behind(segments, seed, end)? {
+        format!("the record at {by} proves the log durable up to {durable}")
+    } else {
+        return Ok(());
+    };
+    Err(segments.corrupt(end, format!("{what}, yet {proof}")))
+}
+
+/// The first record behind `end` that carries a durable end beyond it.
+fn evidence_behind(segments: &Segments, seed: Seed, end: Lsn) -> Result<Option<(Lsn, Lsn)>> {
+    let mut window = Window::for_scan();
+    let mut budget = SEARCH_BYTES_MAX;
+    for index in segments.indexes() {
+        if segments.end_of(index) <= end.get() {
+            continue;
+        }
+        let mut at = end.get().max(index * segments.size());
+        while at < segments.end_of(index) {
+            let bytes = window.forward(segments, (at, HEADER_BYTES), u64::MAX)?;
+            let Some((head, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else { break };
+            if let Some(len) = candidate(head, &mut budget) {
+                let frame = window.forward(segments, (at, len), u64::MAX)?;
+                if let Some(durable) = durable_of(frame, seed, Lsn::new(at)).filter(|d| *d > end) {
+                    return Ok(Some((Lsn::new(at), durable)));
+                }
+            }
+            at += 8;
+        }
+    }
+    Ok(None)
+}
+
+/// Length of a frame that could carry evidence, if `head` looks like the beginning of one.
+fn candidate(head: &[u8; HEADER_BYTES], budget: &mut usize) -> Option<usize> {
+    let kind = head[24];
+    if !matches!(kind, 3 | 5 | 6) {
+        return None;
+    }
+    let len = frame::plausible_len(head).ok()?;
+    if kind != 6 {
+        return (len == SHORT_BYTES).then_some(len);
+    }
+    *budget = budget.checked_sub(len)?;
+    Some(len)
+}
+
+fn durable_of(frame: &[u8], seed: Seed, lsn: Lsn) -> Option<Lsn> {
+    frame::check(frame, seed, lsn).ok()?;
+    Record::decode(frame)?.body.durable()
+}
