@@ -153,8 +153,8 @@ impl Window {
         }
         self.len = 0;
         self.start = start;
-        let useful = limit.saturating_sub(start).next_multiple_of(BLOCK_BYTES as u64);
-        let want = useful.min(self.buf.len() as u64) as usize;
+        let useful = limit.saturating_sub(start).min(self.buf.len() as u64) as usize;
+        let want = useful.next_multiple_of(BLOCK_BYTES).min(self.buf.len());
         let got = segments.read(start, &mut self.buf[..want])?;
         self.len = (got as u64).min(limit.saturating_sub(start)) as usize;
         Ok(())
