@@ -1,4 +1,6 @@
 //! What the simulated disk promises, and above all what it does not.
+#![cfg(not(feature = "shuttle"))]
+#![allow(clippy::unwrap_used)]
 
 use std::io;
 use std::sync::Arc;
@@ -324,7 +326,7 @@ fn an_open_file_outlives_its_name() {
 fn a_memory_disk_keeps_everything() {
     let disk = SimDisk::memory();
     let file = create(&disk, "f");
-    file.write_all_at(&[7; 100_000], 5).unwrap();
+    file.write_all_at(&vec![7; 100_000], 5).unwrap();
     assert_eq!(disk.unsynced(), 0);
     assert_eq!(content(&disk.power_cut(Loss::LoseAll), "f"), content(&disk, "f"));
     file.write_all_at(&[8; 10], 0).unwrap();

@@ -30,7 +30,7 @@ pub enum Failure {
     Eintr,
 }
 
-/// A rule: which calls fail, and how.
+/// A rule: which calls fail, and how; made by [`Fault::new`].
 #[derive(Clone, Debug)]
 pub struct Fault {
     call: Call,
@@ -112,6 +112,19 @@ impl FaultyDisk {
     }
 }
 
+impl FaultyDisk {
+    fn open_below(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let present = if mode == OpenMode::Create { OpenMode::Existing } else { mode };
+        match self.below.open(name, present) {
+            Err(e) if mode == OpenMode::Create && e.kind() == io::ErrorKind::NotFound => {
+                self.rules.check(Call::Create, name)?;
+                self.below.open(name, mode)
+            }
+            found => self.rules.check(Call::Open, name).and(found),
+        }
+    }
+}
+
 impl Rules {
     fn failure(&self, call: Call, name: &str) -> Option<Failure> {
         let mut state = self.0.lock();
@@ -154,11 +167,7 @@ impl Rules {
 
 impl Disk for FaultyDisk {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.rules.check(Call::Open, name)?;
-        if mode == OpenMode::Create {
-            self.rules.check(Call::Create, name)?;
-        }
-        let below = self.below.open(name, mode)?;
+        let below = self.open_below(name, mode)?;
         Ok(Arc::new(FaultyFile { below, name: name.to_owned(), rules: self.rules.clone() }))
     }
 
