@@ -126,9 +126,10 @@ impl BufferPool {
 
     /// Dirty page table (ARIES, section 3.3): every page whose newest version may not be durable in its
     /// place, with its recLSN: dirty frames, pages being written, and pages written but not yet covered
-    /// by a data sync. Complete for every change whose record was appended before the call. A page may
+    /// by a data sync. Replaces what `out` held. Complete for every change whose record was appended before the call. A page may
     /// occur more than once; its least recLSN counts.
     pub fn dirty_pages(&self, out: &mut Vec<DirtyPage>) {
+        out.clear();
         // Frames first: a write-back enters `unsynced` before it leaves its frame, so a page that moves
         // between the two looks is seen in at least one of them.
         self.dirty_frames(out);
