@@ -3,6 +3,8 @@
 //! Each actor is a thread with one transaction; the test waits until the table shows it in line before
 //! it goes on, so every story has exactly one course.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +12,7 @@ use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
 use LockMode::{IS, IX, S, X};
-use argali_base::{Error, Lsn, Result, TxnId};
+use argali_base::{Error, Health, Lsn, Result, TxnId};
 use argali_txn::{
     Gap, Granted, KeyMode, LockMode, LockName, LockOptions, LockTable, Request, Term, Waiter,
 };
@@ -21,7 +23,10 @@ const B: LockName = LockName::Tree(2);
 const C: LockName = LockName::Tree(3);
 
 fn table() -> Arc<LockTable> {
-    Arc::new(LockTable::new(&LockOptions { partitions: 8, ..LockOptions::default() }))
+    Arc::new(LockTable::new(
+        &LockOptions { partitions: 8, ..LockOptions::default() },
+        Health::new(),
+    ))
 }
 
 /// One transaction's way of asking, with its own record of what it holds.
@@ -198,7 +203,7 @@ fn a_timeout_names_lock_and_holder_and_lets_the_next_pass() {
         spawn(move || t2.lock_within(name, key(KeyMode::X, Gap::None), patient))
     };
     until(|| !table.blocked().is_empty());
-    assert_eq!(table.blocked()[0].to_owned().behind, [t1.txn]);
+    assert_eq!(table.blocked()[0].behind, [t1.txn]);
     let third = t3.lock_later(name, key(KeyMode::S, Gap::None));
     let error = second.join().unwrap().unwrap_err();
     assert!(begun.elapsed() >= patient);
@@ -253,6 +258,17 @@ fn a_waiter_learns_the_horizon_of_the_commit_it_waited_for() {
     let waiting = later.lock_later(A, S);
     writer.end(Lsn::new(4096));
     assert_eq!(waiting.join().unwrap().unwrap().horizon, Lsn::new(4096));
+}
+
+#[test]
+fn nobody_waits_in_a_poisoned_database() {
+    let health = Health::new();
+    let table = Arc::new(LockTable::new(&LockOptions::default(), health.clone()));
+    let [t1, t2] = [1, 2].map(|txn| Actor::new(&table, txn));
+    t1.lock(A, X).unwrap();
+    let waiting = t2.lock_later(A, X);
+    health.poison(Error::ReadOnly);
+    assert!(matches!(waiting.join().unwrap(), Err(Error::Poisoned { .. })));
 }
 
 /// Threads lock a few names in random order and mode, with conversions; exclusive holders must be alone.

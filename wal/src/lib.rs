@@ -421,6 +421,11 @@ impl Wal {
         }
     }
 
+    /// Whether anything may still be promised.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// What the log was opened with.
     pub fn options(&self) -> &LogOptions {
         &self.options

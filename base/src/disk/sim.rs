@@ -230,20 +230,19 @@ impl Machine {
         step: Step<'_>,
         act: impl FnOnce(&mut World, u64) -> io::Result<R>,
     ) -> io::Result<R> {
-        let count = self.count.load(Ordering::Relaxed);
-        if count >= self.stop.load(Ordering::Relaxed) {
+        let serial = self.count.load(Ordering::Relaxed);
+        if serial >= self.stop.load(Ordering::Relaxed) {
             self.dead.store(true, Ordering::Relaxed);
         }
         self.check_power()?;
         // The world's write lock is held: nobody else counts.
-        self.count.store(count + 1, Ordering::Relaxed);
+        self.count.store(serial + 1, Ordering::Relaxed);
         if self.observed.load(Ordering::Relaxed)
             && let Some(history) = self.history.lock().as_mut()
         {
             history.push(world.snapshot());
         }
         self.note(step);
-        let serial = world.take_serial();
         act(world, serial)
     }
 

@@ -73,10 +73,8 @@ impl Queue {
             term: request.term,
             waiter: waiter.clone(),
         };
-        let at = match conversion {
-            true => self.waiting.iter().take_while(|ahead| ahead.conversion).count(),
-            false => self.waiting.len(),
-        };
+        let conversions = self.waiting.iter().take_while(|ahead| ahead.conversion).count();
+        let at = if conversion { conversions } else { self.waiting.len() };
         self.waiting.insert(at, wait);
     }
 

@@ -30,7 +30,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use argali_base::sync::{Arc, Clock, Condvar, Mutex, MutexGuard};
-use argali_base::{Error, Lsn, Result, TxnId};
+use argali_base::{Error, Health, Lsn, Result, TxnId};
 use foldhash::fast::FixedState;
 
 use super::deadlock::WaitGraph;
@@ -41,8 +41,6 @@ use super::{Blocked, Gap, KeyMode, LockMode, LockName, LockStats, Term};
 const TAGS: usize = 64;
 /// Emptied queues each partition keeps, so that a lock that comes and goes allocates nothing.
 const SPARE_MAX: usize = 64;
-/// A waiter looks for deadlocks again after this long, in case the first look came too early.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Shape of a lock table.
 #[derive(Clone, Debug)]
@@ -52,11 +50,17 @@ pub struct LockOptions {
     /// How long a request waits before it looks for a deadlock. Most waits are shorter than this, and a
     /// look stops the whole table for some microseconds.
     pub deadlock_delay: Duration,
+    /// How long it waits before it looks again, at a deadlock and at whether the database is poisoned.
+    pub look_again: Duration,
 }
 
 impl Default for LockOptions {
     fn default() -> Self {
-        Self { partitions: 64, deadlock_delay: Duration::from_millis(2) }
+        Self {
+            partitions: 64,
+            deadlock_delay: Duration::from_millis(2),
+            look_again: Duration::from_millis(100),
+        }
     }
 }
 
@@ -99,13 +103,26 @@ pub struct Granted {
 #[derive(Clone, Debug, Default)]
 pub struct Waiter(Arc<Condvar>);
 
+impl Waiter {
+    /// Sleeps until woken or until `until`, having waited for `waited`. Without an end it trusts the
+    /// hand-over alone, which is what the models check.
+    fn sleep(&self, guard: &mut MutexGuard<'_, Partition>, until: Duration, waited: Duration) {
+        if until == Duration::MAX {
+            return self.0.wait(guard);
+        }
+        let _ = self.0.wait_for(guard, until.saturating_sub(waited));
+    }
+}
+
 /// All locks of one database.
 #[derive(Debug)]
 pub struct LockTable {
     partitions: Box<[Padded]>,
     hasher: FixedState,
     clock: Clock,
+    health: Health,
     deadlock_delay: Duration,
+    look_again: Duration,
 }
 
 /// A partition on cache lines of its own.
@@ -146,9 +163,10 @@ struct Tag {
 impl Tag {
     fn leave(&mut self, mode: LockMode, commit: Lsn) {
         match mode {
-            LockMode::IS | LockMode::S => {}
+            LockMode::IS
+            | LockMode::S
+            | LockMode::Key { key: KeyMode::None | KeyMode::S, gap: Gap::None | Gap::S } => {}
             LockMode::IX | LockMode::SIX => self.intent = self.intent.max(commit),
-            LockMode::Key { key: KeyMode::None | KeyMode::S, gap: Gap::None | Gap::S } => {}
             LockMode::X | LockMode::Key { .. } => self.exclusive = self.exclusive.max(commit),
         }
     }
@@ -162,17 +180,19 @@ impl Tag {
 }
 
 impl LockTable {
-    /// An empty table.
+    /// An empty table. Once `health` is poisoned nobody waits any longer.
     ///
     /// # Panics
     /// When the number of partitions is not a power of two.
-    pub fn new(options: &LockOptions) -> Self {
+    pub fn new(options: &LockOptions, health: Health) -> Self {
         assert!(options.partitions.is_power_of_two(), "{} partitions", options.partitions);
         Self {
             partitions: (0..options.partitions).map(|_| Padded::default()).collect(),
             hasher: FixedState::default(),
             clock: Clock::system(),
+            health,
             deadlock_delay: options.deadlock_delay,
+            look_again: options.look_again,
         }
     }
 
@@ -239,18 +259,22 @@ impl LockTable {
         let mut look = self.deadlock_delay;
         let mut partition = self.lock(place);
         while partition.is_waiting(request) {
-            let waited = self.clock.now() - begun;
+            let waited = self.clock.now().saturating_sub(begun);
+            if let Err(error) = self.health.check() {
+                partition.cancel(request);
+                return Err(error);
+            }
             if waited >= timeout {
                 return Err(partition.give_up(request, waited));
             }
             if waited >= look {
                 drop(partition);
                 self.break_deadlock(request)?;
-                look = self.clock.now() - begun + LOOK_AGAIN;
+                look = waited.saturating_add(self.look_again);
                 partition = self.lock(place);
                 continue;
             }
-            let _ = waiter.0.wait_for(&mut partition, look.min(timeout) - waited);
+            waiter.sleep(&mut partition, look.min(timeout), waited);
         }
         partition.stats.acquired += 1;
         Ok(partition.granted(request, place))

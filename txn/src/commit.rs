@@ -1,0 +1,140 @@
+//! Commit: one record, locks given back early, then the wait.
+//!
+//! ```text
+//!  append Commit ─► release locks (tagged with its LSN) ─► wait until durable ─► append End
+//!       │                       │                                 │
+//!       │                       └ others may see the changes,     └ failed: CommitUnknown,
+//!       │                         but wait for this LSN too         never a rollback
+//!       └ from here on the transaction is committed unless the log loses its tail
+//! ```
+//!
+//! Waiting for the disk while holding locks would make every hot row as slow as the disk. Locks
+//! released before the commit is durable are safe as long as nobody *tells* what they saw too early
+//! (early lock release, as in Aether, Johnson et al. 2010): the log is in order, so whoever saw these
+//! changes and wrote has a later commit record and becomes durable later; whoever only read waits for
+//! its *horizon*, the greatest commit LSN it may have seen. Relaxed commits raise no horizon: what they
+//! wrote may be lost, and was never promised.
+//!
+//! `End` is appended, not forced. Without it restart would only find a committed transaction with
+//! nothing to do. System transactions do not wait: their changes matter only to records behind them.
+
+use argali_base::sync::Arc;
+use argali_base::{Error, Lsn, Result};
+use argali_wal::{Body, Record, TxnState};
+
+use crate::txn::{Kind, Mode};
+use crate::{Durability, Txn, TxnManager};
+
+impl Txn {
+    /// Appends the commit record, releases the locks (early), waits as `durability` says. Returns the
+    /// commit record's LSN. After the append a failure is `CommitUnknown`; before it, the transaction is
+    /// rolled back. A transaction without records only waits for its horizon, and returns that.
+    ///
+    /// # Panics
+    /// When the transaction is a loser of a restart.
+    pub fn commit(mut self, durability: Durability) -> Result<Lsn> {
+        assert!(self.kind != Kind::Loser, "{} lost and cannot commit", self.id);
+        if let Some(cause) = self.failed.take() {
+            self.abort()?;
+            return Err(Error::TxnFailed { cause });
+        }
+        assert_eq!(self.mode, Mode::Forward, "{} commits while rolling back", self.id);
+        let durability = match self.kind {
+            Kind::System => Durability::Relaxed,
+            Kind::User | Kind::Loser => durability,
+        };
+        if self.last_lsn().is_none() {
+            return self.finish_reading(durability);
+        }
+        self.space.admit_ending(&self.manager.wal)?;
+        let commit = self.append_commit();
+        self.let_go(commit, durability);
+        self.finish_commit(commit, durability)
+    }
+
+    /// Nothing was written; but what was read must not be told before it is durable.
+    fn finish_reading(&mut self, durability: Durability) -> Result<Lsn> {
+        self.release_locks(Lsn::NONE);
+        let (manager, horizon) = (Arc::clone(&self.manager), self.horizon);
+        self.retire();
+        if !horizon.is_none() {
+            manager.wait_durable(horizon, durability)?;
+        }
+        Ok(horizon)
+    }
+
+    fn append_commit(&mut self) -> Lsn {
+        let body = Body::Commit { durable: self.manager.wal.durable().end() };
+        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
+        let record = Record { txn: self.id, prev: chain.last, body };
+        let lsn = self.manager.wal.append(self.space.ticket(0), &record);
+        chain.extend(lsn, Lsn::NONE);
+        chain.state = TxnState::Committed;
+        lsn
+    }
+
+    /// Releases the locks and leaves word of it.
+    fn let_go(&mut self, commit: Lsn, durability: Durability) {
+        let silent = self.manager.mutations().release_locks_early_without_horizon;
+        let tag = match durability {
+            Durability::Sync | Durability::Group(_) if !silent => commit,
+            Durability::Sync | Durability::Group(_) | Durability::Relaxed => Lsn::NONE,
+        };
+        self.manager.raise_horizon(tag);
+        self.release_locks(tag);
+    }
+
+    fn finish_commit(&mut self, commit: Lsn, durability: Durability) -> Result<Lsn> {
+        if let Err(error) = self.manager.wait_durable(commit, durability) {
+            // The slot keeps saying "committed": nobody may roll this back.
+            self.kit = None;
+            return Err(Error::CommitUnknown { lsn: commit, cause: error.to_string() });
+        }
+        self.append_end();
+        self.retire();
+        Ok(commit)
+    }
+
+    /// Appends the record that says a restart needs to do nothing, and leaves the table.
+    pub(crate) fn append_end(&mut self) {
+        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let mut chain = kit.slot.lock(); // Rule 2: a checkpoint sees the record or the entry.
+        let record = Record { txn: self.id, prev: chain.last, body: Body::End };
+        self.manager.wal.append(self.space.ticket(0), &record);
+        chain.free();
+        drop(chain);
+        self.manager.table.ended(self.id, || self.manager.wal.tail());
+    }
+
+    /// Gives every lock back, the last taken first. `commit` marks what a committed writer held.
+    pub(crate) fn release_locks(&mut self, commit: Lsn) {
+        let Self { manager, kit, id, .. } = self;
+        if let Some(kit) = kit {
+            kit.held.take_all(|name| manager.locks.release(*id, name, commit));
+        }
+    }
+
+    /// Gives log space and kit back: the transaction has ended.
+    pub(crate) fn retire(&mut self) {
+        self.space.release(&self.manager.wal);
+        let mut kit = self.kit.take().expect("a transaction retires once");
+        kit.slot.lock().free();
+        kit.savepoints.clear();
+        self.manager.recycle(kit);
+    }
+}
+
+impl TxnManager {
+    /// Waits until the record at `lsn` is durable, as `durability` says.
+    fn wait_durable(&self, lsn: Lsn, durability: Durability) -> Result<()> {
+        if self.mutations().no_force_at_commit || self.wal.durable().covers(lsn) {
+            return Ok(());
+        }
+        match durability {
+            Durability::Sync => self.wal.force(lsn).map(drop),
+            Durability::Group(patience) => self.wal.force_within(lsn, patience).map(drop),
+            Durability::Relaxed => Ok(()),
+        }
+    }
+}

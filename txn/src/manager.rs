@@ -1,0 +1,209 @@
+//! The transaction manager: what all transactions of one database share.
+//!
+//! ```text
+//!             ┌── transaction table   who has records in the log, where each chain stands
+//!  TxnManager ┼── lock table          who holds what
+//!             ├── undo handlers       how access methods take things back
+//!             └── kits                buffers that go from transaction to transaction
+//! ```
+//!
+//! It starts transactions and knows of them; what a transaction does is in [`Txn`]. It names no access
+//! method: those come as [`UndoHandlers`], set once by the engine, because a tree needs the manager to
+//! log and the manager needs the tree to undo.
+
+use std::fmt;
+
+use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock};
+use argali_base::{Lsn, Result, TxnId};
+use argali_buffer_pool::BufferPool;
+use argali_wal::{ActiveTxn, Owner, TxnState, Wal};
+
+use crate::lock::{Blocked, LockOptions, LockTable};
+use crate::options::Mutations;
+use crate::space::Rates;
+use crate::table::TxnTable;
+use crate::txn::{Kind, Kit};
+use crate::{LockStats, LogicalUndo, Txn, TxnOptions, UndoHandlers};
+
+/// What all transactions of one database share.
+pub struct TxnManager {
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) table: TxnTable,
+    pub(crate) locks: LockTable,
+    pub(crate) rates: Rates,
+    handlers: RwLock<Option<UndoHandlers>>,
+    /// Boxed, because a kit moves between here and its transaction all the time.
+    #[allow(clippy::vec_box)]
+    kits: Mutex<Vec<Box<Kit>>>,
+    /// Greatest commit LSN whose locks went before it was durable.
+    horizon: AtomicU64,
+    /// Serial of the next savepoint, of whatever transaction.
+    next_savepoint: AtomicU64,
+    stranded: Mutex<Vec<(TxnId, String)>>,
+    mutations: RwLock<Mutations>,
+}
+
+impl TxnManager {
+    /// A manager that hands out ids from `next_txn` on.
+    pub fn new(wal: Arc<Wal>, pool: Arc<BufferPool>, next_txn: u64) -> Arc<Self> {
+        let pager = pool.pager().options();
+        let rates = Rates::new(pager.torn_pages, pager.page_size.bytes());
+        Arc::new(Self {
+            table: TxnTable::new(next_txn),
+            locks: LockTable::new(&LockOptions::default(), wal.health().clone()),
+            wal,
+            pool,
+            rates,
+            handlers: RwLock::new(None),
+            kits: Mutex::new(Vec::new()),
+            horizon: AtomicU64::new(0),
+            next_savepoint: AtomicU64::new(0),
+            stranded: Mutex::new(Vec::new()),
+            mutations: RwLock::new(Mutations::default()),
+        })
+    }
+
+    /// Set once by the engine (access methods need the manager first, the manager needs their undo).
+    ///
+    /// # Panics
+    /// When called twice.
+    pub fn set_handlers(&self, handlers: UndoHandlers) {
+        let before = self.handlers.write().replace(handlers);
+        assert!(before.is_none(), "undo handlers are set once");
+    }
+
+    /// The access method registered as `owner`.
+    pub fn handler(&self, owner: Owner) -> Option<Arc<dyn LogicalUndo>> {
+        self.handlers.read().as_ref().and_then(|handlers| handlers.get(owner).cloned())
+    }
+
+    /// Breaks rules on purpose.
+    #[doc(hidden)]
+    pub fn set_mutations(&self, mutations: Mutations) {
+        *self.mutations.write() = mutations;
+    }
+
+    pub(crate) fn mutations(&self) -> Mutations {
+        *self.mutations.read()
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.wal.health().is_poisoned()
+    }
+
+    /// The log.
+    pub fn wal(&self) -> &Arc<Wal> {
+        &self.wal
+    }
+
+    /// The pages.
+    pub fn pool(&self) -> &Arc<BufferPool> {
+        &self.pool
+    }
+
+    /// Starts a transaction. Logs nothing and takes no log space: the first
+    /// [`admit`](Txn::admit) also sets aside what it takes to end it, so a transaction that
+    /// only reads works when the log is full.
+    pub fn begin(self: &Arc<Self>, options: TxnOptions) -> Result<Txn> {
+        Ok(self.start(self.table.take_id(), Kind::User, options))
+    }
+
+    /// A transaction of the engine itself: takes no locks, commits without forcing.
+    pub fn begin_system(self: &Arc<Self>) -> Result<Txn> {
+        Ok(self.start(self.table.take_id(), Kind::System, TxnOptions::default()))
+    }
+
+    /// Restart only: a loser from the transaction table, in compensating mode. Undo it record by record
+    /// with [`undo_one`](Self::undo_one) and end it with [`abort`](Txn::abort). Dropping it does
+    /// nothing: the restart failed, and the next one will find the loser again.
+    ///
+    /// # Panics
+    /// When `loser` is not running: it is none.
+    pub fn adopt(self: &Arc<Self>, loser: ActiveTxn) -> Txn {
+        assert_eq!(loser.state, TxnState::Running, "{} is no loser", loser.txn);
+        self.table.raise_next_txn(loser.txn.get() + 1);
+        let txn = self.start(loser.txn, Kind::Loser, TxnOptions::default());
+        let mut chain = txn.kit().slot.lock();
+        (chain.first, chain.last, chain.undo_next) = (loser.first, loser.last, loser.undo_next);
+        drop(chain);
+        txn
+    }
+
+    fn start(self: &Arc<Self>, id: TxnId, kind: Kind, options: TxnOptions) -> Txn {
+        let kit = self.kits.lock().pop();
+        let kit = kit.unwrap_or_else(|| Box::new(Kit::new(self.table.add_slot())));
+        kit.slot.lock().txn = id;
+        Txn::new(Arc::clone(self), id, kind, (options, kit))
+    }
+
+    /// Takes a kit back from a transaction that ended; its slot is free.
+    pub(crate) fn recycle(&self, kit: Box<Kit>) {
+        self.kits.lock().push(kit);
+    }
+
+    /// Transaction table: every transaction with a record in the log. Entries are locked one by one.
+    pub fn active(&self, out: &mut Vec<ActiveTxn>) {
+        self.table.active(out);
+    }
+
+    /// LSN below which every change is committed: least first LSN of the active ones, or the tail.
+    /// Ghosts and slack on a page with a smaller pageLSN are nobody's any more (`Commit_LSN`, Mohan
+    /// 1990). One load; may lag behind, is never too high.
+    pub fn commit_lsn(&self) -> Lsn {
+        self.table.commit_lsn()
+    }
+
+    /// Greatest commit LSN whose locks were released before it was durable.
+    pub fn horizon(&self) -> Lsn {
+        Lsn::new(self.horizon.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn raise_horizon(&self, commit: Lsn) {
+        self.horizon.fetch_max(commit.get(), Ordering::AcqRel);
+    }
+
+    /// Every id below this may be in use.
+    pub fn next_txn(&self) -> u64 {
+        self.table.next_txn()
+    }
+
+    /// Restart only: ids below `next` are in the log already.
+    pub fn raise_next_txn(&self, next: u64) {
+        self.table.raise_next_txn(next);
+    }
+
+    pub(crate) fn take_savepoint_serial(&self) -> u64 {
+        self.next_savepoint.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counters of the lock manager.
+    pub fn lock_stats(&self) -> LockStats {
+        self.locks.stats()
+    }
+
+    /// Who waits for which lock behind whom, at one instant.
+    pub fn blocked(&self) -> Vec<Blocked> {
+        self.locks.blocked()
+    }
+
+    /// Transactions whose rollback failed, and why. They keep their locks and hold the log until the
+    /// database is opened again.
+    pub fn stranded(&self) -> Vec<(TxnId, String)> {
+        self.stranded.lock().clone()
+    }
+
+    pub(crate) fn strand(&self, txn: TxnId, cause: String) {
+        self.stranded.lock().push((txn, cause));
+    }
+}
+
+impl fmt::Debug for TxnManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TxnManager")
+            .field("next_txn", &self.next_txn())
+            .field("commit_lsn", &self.commit_lsn())
+            .field("horizon", &self.horizon())
+            .finish_non_exhaustive()
+    }
+}

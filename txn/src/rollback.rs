@@ -1,0 +1,149 @@
+//! Rollback: to a savepoint, of everything, and around a nested top action. Loops round `undo_one`.
+//!
+//! ```text
+//!  savepoint ─► s = @20        log  @10 a  @20 b  @30 c  @40 d  @50 CLR d→@30  @60 CLR c→@20
+//!  rollback_to(s): while undo_next > @20 { undo_one }                             └ goes on here
+//!
+//!  nested top action           log  @10 a  @20 n  @30 n'  @40 CLR (empty) →@10
+//!  end_nested(@10): whoever undoes this transaction jumps from @40 to @10; n and n' stay
+//! ```
+//!
+//! Rollback takes no locks (L3), draws log space from the reserve, and keeps at most one page latched,
+//! so it needs one free frame. When all are pinned for a moment by others, it waits and tries again:
+//! latches are short. Any other failure strands the transaction: its locks stay, because nobody may see
+//! what it left half undone; the next restart takes it back.
+
+use std::time::Duration;
+
+use argali_base::sync::{Arc, thread};
+use argali_base::{Error, Lsn, Result};
+use argali_wal::{Body, Changes, Record};
+
+use crate::Txn;
+use crate::txn::{Kind, Mode};
+
+/// How often a rollback tries again for a free frame, a millisecond apart.
+const FRAME_TRIES: u32 = 1000;
+
+/// A point a transaction can return to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Savepoint {
+    /// Last record before it.
+    pub last: Lsn,
+    /// Tells it from every other savepoint of this manager.
+    pub serial: u64,
+}
+
+impl Txn {
+    /// A point to return to. Savepoints nest: returning to one forgets those set after it.
+    pub fn savepoint(&mut self) -> Savepoint {
+        let serial = self.manager.take_savepoint_serial();
+        self.kit_mut().savepoints.push(serial);
+        Savepoint { last: self.last_lsn(), serial }
+    }
+
+    /// Undoes everything since `savepoint` with CLRs; the transaction goes on. Locks stay. The savepoint
+    /// remains and can be returned to again. `NotFound` when it was set by another transaction, or after
+    /// a savepoint already returned to. After any other error the transaction can only be aborted.
+    pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
+        if let Some(cause) = &self.failed {
+            return Err(Error::TxnFailed { cause: cause.clone() });
+        }
+        let savepoints = &mut self.kit_mut().savepoints;
+        let Ok(at) = savepoints.binary_search(&savepoint.serial) else {
+            return Err(Error::NotFound { what: "savepoint", name: savepoint.serial.to_string() });
+        };
+        savepoints.truncate(at + 1);
+        let result = self.undo_down_to(savepoint.last);
+        match &result {
+            Ok(()) => self.mode = Mode::Forward,
+            Err(error) => self.failed = Some(error.to_string()),
+        }
+        result
+    }
+
+    /// Rolls back with CLRs, appends `End`, releases the locks. After an error the transaction keeps its
+    /// locks until the database is opened again (see [`stranded`](crate::TxnManager::stranded)).
+    pub fn abort(mut self) -> Result<()> {
+        self.take_back()
+    }
+
+    /// Ends a nested top action begun at `start` (= `last_lsn()` then): an empty CLR that jumps over it.
+    /// From now on, undoing this transaction leaves what the action did. In compensating mode the
+    /// record being undone still needs its own CLR.
+    pub fn end_nested(&mut self, start: Lsn) -> Result<()> {
+        let last = self.last_lsn();
+        assert!(start <= last, "a nested top action that began at {start}, after {last}");
+        if start == last {
+            return Ok(());
+        }
+        self.admit(0, 0)?;
+        let forward = self.mode == Mode::Forward;
+        let manager = Arc::clone(&self.manager);
+        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let body = Body::Compensation { changes: Changes::EMPTY, undo_next: start };
+        let mut chain = kit.slot.lock();
+        let record = Record { txn: self.id, prev: chain.last, body };
+        let lsn = manager.wal.append(self.space.ticket(0), &record);
+        let undo_next = if forward { start } else { chain.undo_next };
+        chain.extend(lsn, undo_next);
+        Ok(())
+    }
+
+    /// The whole rollback; strands the transaction when it fails.
+    fn take_back(&mut self) -> Result<()> {
+        let result = self.undo_down_to(Lsn::NONE).and_then(|()| self.finish_rollback());
+        if let Err(error) = &result {
+            self.manager.strand(self.id, error.to_string());
+            // The kit is not recycled: its slot still names the transaction, and its locks are kept.
+            self.kit = None;
+        }
+        result
+    }
+
+    fn finish_rollback(&mut self) -> Result<()> {
+        if !self.last_lsn().is_none() {
+            self.space.admit_ending(&self.manager.wal)?;
+            self.append_end();
+        }
+        self.release_locks(Lsn::NONE);
+        self.retire();
+        Ok(())
+    }
+
+    /// Undoes, newest first, every record behind `lsn`.
+    fn undo_down_to(&mut self, lsn: Lsn) -> Result<()> {
+        self.mode = Mode::RollingBack;
+        let manager = Arc::clone(&self.manager);
+        let mut buf = std::mem::take(&mut self.kit_mut().record);
+        let mut tries = 0;
+        let mut result = Ok(());
+        while result.is_ok() && self.undo_next() > lsn {
+            result = match manager.undo_one(self, &mut buf) {
+                Err(Error::PoolExhausted { .. }) if tries < FRAME_TRIES => {
+                    tries += 1;
+                    thread::sleep(Duration::from_millis(1));
+                    Ok(())
+                }
+                Ok(_) => {
+                    tries = 0;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+        }
+        self.kit_mut().record = buf;
+        result
+    }
+}
+
+impl Drop for Txn {
+    /// Aborts. A poisoned database does nothing more: the next restart takes the transaction back.
+    fn drop(&mut self) {
+        if self.kit.is_none() || self.kind == Kind::Loser || self.manager.is_poisoned() {
+            return;
+        }
+        // A failure is kept by `take_back` for whoever asks for stranded transactions.
+        let _ = self.take_back();
+    }
+}

@@ -1,0 +1,246 @@
+//! The transaction table: which transactions have records in the log, and where their chains stand.
+//!
+//! ```text
+//!  slots:  │ t7 first=@64 last=@512 undo_next=@512 │ (free) │ t9 … │
+//!               ▲ locked from append to setting `last`
+//! ```
+//!
+//! A transaction keeps one slot for its life, and slots go from transaction to transaction. A checkpoint
+//! walks the slots, locking one at a time: nobody waits for it longer than it takes to copy five words.
+//!
+//! - **T1** A slot stays locked from appending a record to noting it, commit and end included. Else a
+//!   checkpoint could copy a `last` that is older than its own begin record, and restart would never see
+//!   the record in between.
+//!
+//! **`Commit_LSN`** (Mohan 1990) is the first LSN of the oldest transaction in the table: every change
+//! below it is committed for good. It only grows, so a remembered value is never too high, merely old.
+//! It is therefore computed when the transaction that held it back ends, and reading it is one load:
+//!
+//! ```text
+//!  ends: frees its slot ──► was it the holder? ──► scan: tail first, then every slot
+//!  scan: notes the new holder ──► still there? ── no: scan again
+//! ```
+//!
+//! The tail is read before the slots: a transaction whose first record the scan misses appends it behind
+//! that tail. The last question closes the gap in which a holder ends before it could know it is one.
+//! A committed transaction stays in the table until its commit is durable, so what is below `Commit_LSN`
+//! needs no horizon (relaxed commits never give one).
+
+use argali_base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
+use argali_base::{Lsn, TxnId};
+use argali_wal::{ActiveTxn, TxnState};
+
+/// Where one transaction's chain of records stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    pub(crate) txn: TxnId,
+    pub(crate) state: TxnState,
+    /// First record; `NONE` while there is none.
+    pub(crate) first: Lsn,
+    pub(crate) last: Lsn,
+    /// Next record to undo; `NONE` when everything is undone.
+    pub(crate) undo_next: Lsn,
+}
+
+impl Chain {
+    const FREE: Self = Self {
+        txn: TxnId::NONE,
+        state: TxnState::Running,
+        first: Lsn::NONE,
+        last: Lsn::NONE,
+        undo_next: Lsn::NONE,
+    };
+
+    /// Notes the record just appended at `lsn`.
+    pub(crate) fn extend(&mut self, lsn: Lsn, undo_next: Lsn) {
+        assert!(self.last < lsn, "T1: {} logged {lsn} after {}", self.txn, self.last);
+        if self.first.is_none() {
+            self.first = lsn;
+        }
+        self.last = lsn;
+        self.undo_next = undo_next;
+    }
+
+    /// The transaction is over: its slot is free.
+    pub(crate) fn free(&mut self) {
+        *self = Self::FREE;
+    }
+}
+
+/// A place in the table.
+#[derive(Debug)]
+pub(crate) struct Slot(Mutex<Chain>);
+
+impl Slot {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Chain> {
+        self.0.lock()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct TxnTable {
+    slots: RwLock<Vec<Arc<Slot>>>,
+    next_txn: AtomicU64,
+    commit_lsn: AtomicU64,
+    /// The transaction that holds `commit_lsn` back; 0 when nobody did at the last scan.
+    holder: AtomicU64,
+    scanning: Mutex<()>,
+}
+
+impl TxnTable {
+    pub(crate) fn new(next_txn: u64) -> Self {
+        Self {
+            slots: RwLock::new(Vec::new()),
+            // Id 0 is `TxnId::NONE`.
+            next_txn: AtomicU64::new(next_txn.max(1)),
+            commit_lsn: AtomicU64::new(0),
+            holder: AtomicU64::new(0),
+            scanning: Mutex::new(()),
+        }
+    }
+
+    /// One more slot, for one more transaction at a time.
+    pub(crate) fn add_slot(&self) -> Arc<Slot> {
+        let slot = Arc::new(Slot(Mutex::new(Chain::FREE)));
+        self.slots.write().push(Arc::clone(&slot));
+        slot
+    }
+
+    /// A transaction id nobody had before.
+    pub(crate) fn take_id(&self) -> TxnId {
+        TxnId::new(self.next_txn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Hands out no id below `next`: the log has them already.
+    pub(crate) fn raise_next_txn(&self, next: u64) {
+        self.next_txn.fetch_max(next, Ordering::Relaxed);
+    }
+
+    pub(crate) fn next_txn(&self) -> u64 {
+        self.next_txn.load(Ordering::Relaxed)
+    }
+
+    /// Every transaction with a record in the log.
+    pub(crate) fn active(&self, out: &mut Vec<ActiveTxn>) {
+        for slot in self.slots.read().iter() {
+            let Chain { txn, state, first, last, undo_next } = *slot.lock();
+            if !first.is_none() {
+                out.push(ActiveTxn { txn, state, first, last, undo_next });
+            }
+        }
+    }
+
+    pub(crate) fn commit_lsn(&self) -> Lsn {
+        Lsn::new(self.commit_lsn.load(Ordering::Acquire))
+    }
+
+    /// `txn`, which has records, has freed its slot.
+    pub(crate) fn ended(&self, txn: TxnId, tail: impl Fn() -> Lsn) {
+        let holder = self.holder.load(Ordering::Acquire);
+        if holder == 0 || holder == txn.get() {
+            self.find_holder(tail);
+        }
+    }
+
+    fn find_holder(&self, tail: impl Fn() -> Lsn) {
+        let _one_at_a_time = self.scanning.lock();
+        let slots = self.slots.read();
+        loop {
+            let tail = tail();
+            let oldest = slots
+                .iter()
+                .map(|slot| (*slot.lock(), slot))
+                .filter(|(chain, _)| !chain.first.is_none())
+                .min_by_key(|(chain, _)| chain.first);
+            let Some((chain, slot)) = oldest else {
+                self.holder.store(0, Ordering::Release);
+                self.raise(tail);
+                return;
+            };
+            self.holder.store(chain.txn.get(), Ordering::Release);
+            self.raise(chain.first.min(tail));
+            // The slot's lock orders this against the holder's end: either it is gone here, or it will
+            // find itself named.
+            if slot.lock().txn == chain.txn {
+                return;
+            }
+        }
+    }
+
+    fn raise(&self, to: Lsn) {
+        self.commit_lsn.fetch_max(to.get(), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(table: &TxnTable) -> (TxnId, Arc<Slot>) {
+        let (id, slot) = (table.take_id(), table.add_slot());
+        slot.lock().txn = id;
+        (id, slot)
+    }
+
+    fn log(slot: &Slot, lsn: u64) {
+        slot.lock().extend(Lsn::new(lsn), Lsn::new(lsn));
+    }
+
+    #[test]
+    fn the_table_lists_those_with_records() {
+        let table = TxnTable::new(5);
+        let (_reader, _) = begin(&table);
+        let (writer, slot) = begin(&table);
+        log(&slot, 64);
+        log(&slot, 128);
+        let mut active = Vec::new();
+        table.active(&mut active);
+        let expected = ActiveTxn {
+            txn: writer,
+            state: TxnState::Running,
+            first: Lsn::new(64),
+            last: Lsn::new(128),
+            undo_next: Lsn::new(128),
+        };
+        assert_eq!((active, writer), (vec![expected], TxnId::new(6)));
+        slot.lock().free();
+        let mut active = Vec::new();
+        table.active(&mut active);
+        assert!(active.is_empty());
+    }
+
+    #[test]
+    fn commit_lsn_follows_the_oldest_writer() {
+        let table = TxnTable::new(1);
+        let ended = |(id, slot): (TxnId, Arc<Slot>), tail: u64| {
+            slot.lock().free();
+            table.ended(id, || Lsn::new(tail));
+            table.commit_lsn().get()
+        };
+        let [a, b, c] = [begin(&table), begin(&table), begin(&table)];
+        log(&a.1, 64);
+        log(&b.1, 100);
+        log(&c.1, 200);
+        assert_eq!(ended(b, 300), 64, "a is the oldest");
+        assert_eq!(ended(a, 300), 200, "now c is");
+        assert_eq!(ended(c, 300), 300, "nobody: the tail");
+    }
+
+    #[test]
+    fn ids_from_the_log_are_not_used_again() {
+        let table = TxnTable::new(0);
+        assert_eq!(table.take_id(), TxnId::new(1));
+        table.raise_next_txn(40);
+        table.raise_next_txn(7);
+        assert_eq!(table.take_id(), TxnId::new(40));
+    }
+
+    #[test]
+    #[should_panic(expected = "T1")]
+    fn a_chain_only_grows() {
+        let table = TxnTable::new(1);
+        let (_, slot) = begin(&table);
+        log(&slot, 128);
+        log(&slot, 64);
+    }
+}

@@ -1,0 +1,392 @@
+//! One transaction: its states, its locks, and `update`, the only way a page changes.
+//!
+//! ```text
+//!            admit, update            rollback_to
+//!            ┌────────┐              ┌───────────┐
+//!  begin ──► running ─┴─► running ──►┤compensating├──► running
+//!               │                    └───────────┘
+//!               ├─ commit ──► committed ── durable ──► ended
+//!               └─ abort, drop ──► compensating ────► ended ◄── compensating ◄── adopt (restart)
+//! ```
+//!
+//! In *compensating* mode the same `update` writes compensation log records (CLRs): access methods undo
+//! by calling their ordinary code, which does not know. Structure changes made on the way stay ordinary
+//! updates that are never undone.
+//!
+//! Rules, numbered as in `DESIGN.md` section 6, where they live:
+//!
+//! - **1** A page is marked dirty before the record is appended (`update`, step 2).
+//! - **2** The transaction's slot stays locked from append to noting the last LSN (steps 3 to 5).
+//! - **3** After the append nothing can fail (everything that can is step 1).
+//! - **4** One record changes a page at most once (asserted in step 1).
+//!
+//! A warm transaction allocates nothing: buffers, lock list and table slot are its [`Kit`], which goes
+//! back to the manager when it ends.
+
+use argali_base::sync::Arc;
+use argali_base::{Lsn, Result, TxnId};
+use argali_buffer_pool::PageWrite;
+use argali_pager::PageOp;
+use argali_wal::{Body, Changes, ChangesBuilder, Record, RecordBuf, Undo};
+
+use crate::lock::{HeldLocks, Request, Term, Waiter};
+use crate::space::LogSpace;
+use crate::table::Slot;
+use crate::{Isolation, LockMode, LockName, TxnManager, TxnOptions};
+
+/// Operations on one latched page, logged together with the others of the same `update`.
+pub struct Edit<'g, 'p, 'o> {
+    /// The page, exclusively latched.
+    pub page: &'g mut PageWrite<'p>,
+    /// What is done to it, in order; at least one operation.
+    pub ops: &'o [PageOp<'o>],
+}
+
+/// One transaction. Dropping it aborts it.
+pub struct Txn {
+    pub(crate) manager: Arc<TxnManager>,
+    pub(crate) id: TxnId,
+    pub(crate) kind: Kind,
+    options: TxnOptions,
+    /// `None` once the transaction ended.
+    pub(crate) kit: Option<Box<Kit>>,
+    pub(crate) space: LogSpace,
+    /// Greatest commit LSN it may have seen the effects of before they were durable.
+    pub(crate) horizon: Lsn,
+    pub(crate) mode: Mode,
+    /// Why it can only be aborted.
+    pub(crate) failed: Option<String>,
+}
+
+/// Who runs the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    User,
+    /// The engine itself: no locks, no force.
+    System,
+    /// Restart, on behalf of a transaction that did not end before the crash.
+    Loser,
+}
+
+/// What an undoable update becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// An ordinary update.
+    Forward,
+    /// Rolling back, between two records: nothing undoable may be done.
+    RollingBack,
+    /// Rolling back the record `undone`: the one CLR that takes it back.
+    Undoing { undone: Lsn, prev: Lsn, clr: Option<Lsn> },
+}
+
+/// What a transaction works with and the next one inherits.
+#[derive(Debug)]
+pub(crate) struct Kit {
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) held: HeldLocks,
+    pub(crate) waiter: Waiter,
+    pub(crate) changes: ChangesBuilder,
+    pub(crate) record: RecordBuf,
+    /// Serials of the savepoints that can still be returned to, ascending.
+    pub(crate) savepoints: Vec<u64>,
+}
+
+impl Kit {
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        Self {
+            slot,
+            held: HeldLocks::default(),
+            waiter: Waiter::default(),
+            changes: ChangesBuilder::default(),
+            record: RecordBuf::new(),
+            savepoints: Vec::new(),
+        }
+    }
+}
+
+impl Txn {
+    pub(crate) fn new(
+        manager: Arc<TxnManager>,
+        id: TxnId,
+        kind: Kind,
+        (options, kit): (TxnOptions, Box<Kit>),
+    ) -> Self {
+        let mode = match kind {
+            Kind::User | Kind::System => Mode::Forward,
+            Kind::Loser => Mode::RollingBack,
+        };
+        Self {
+            manager,
+            id,
+            kind,
+            options,
+            kit: Some(kit),
+            space: LogSpace::new(),
+            horizon: Lsn::NONE,
+            mode,
+            failed: None,
+        }
+    }
+
+    pub(crate) fn kit(&self) -> &Kit {
+        self.kit.as_deref().expect("a transaction keeps its kit until it ends")
+    }
+
+    pub(crate) fn kit_mut(&mut self) -> &mut Kit {
+        self.kit.as_deref_mut().expect("a transaction keeps its kit until it ends")
+    }
+
+    /// Its number, never used by another transaction of this database.
+    pub fn id(&self) -> TxnId {
+        self.id
+    }
+
+    /// What it may see of others.
+    pub fn isolation(&self) -> Isolation {
+        self.options.isolation
+    }
+
+    /// Its last record, `NONE` while it has none.
+    pub fn last_lsn(&self) -> Lsn {
+        self.kit().slot.lock().last
+    }
+
+    /// Whether this transaction is undoing (rollback or restart).
+    pub fn compensating(&self) -> bool {
+        self.mode != Mode::Forward
+    }
+
+    /// Takes log space for the next `update`s before the first latch: `payload` bytes of encoded
+    /// operations and undo on up to `pages` pages in total (images are added in that torn-page mode),
+    /// plus the CLR's. It replaces what an earlier admission left. In compensating mode it draws on the
+    /// transaction's reserve and never fails for space.
+    pub fn admit(&mut self, payload: usize, pages: usize) -> Result<()> {
+        let manager = &self.manager;
+        let demand = (manager.rates, payload, pages);
+        if self.mode == Mode::Forward {
+            self.space.admit(&manager.wal, demand)
+        } else {
+            self.space.admit_undo(&manager.wal, demand)
+        }
+    }
+
+    /// Logs `edits` as one record and applies them: the only way a page changes. Consumes part of the
+    /// admission. In compensating mode an undoable update becomes the CLR (with `undo_next` =
+    /// predecessor of the record being undone), `Undo::Never` ones stay updates.
+    ///
+    /// # Panics
+    /// When there is no edit, two edits name one page, an operation does not fit its page,
+    /// `Undo::Physical` comes with several pages, or the admission does not cover the record.
+    pub fn update(&mut self, edits: &mut [Edit<'_, '_, '_>], undo: Undo<'_>) -> Lsn {
+        check(edits, undo); //                                             1. everything that can fail
+        self.encode(edits);
+        let manager = Arc::clone(&self.manager);
+        let next = self.next_record(undo);
+        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let changes = kit.changes.changes();
+        let ticket = self.space.ticket(changes.bytes().len() + undo_len(undo));
+        let tail = manager.wal.tail();
+        for edit in &mut *edits {
+            edit.page.dirty_from(tail); //                                 2. rule 1
+        }
+        let mut chain = kit.slot.lock(); //                                3. rule 2 begins
+        let record = Record { txn: self.id, prev: chain.last, body: next.body(changes, undo) };
+        let lsn = manager.wal.append(ticket, &record); //                  4.
+        let undo_next = next.undo_next(lsn, chain.undo_next);
+        chain.extend(lsn, undo_next); //                                   5. rule 2 ends
+        drop(chain);
+        for edit in &mut *edits {
+            edit.page.apply(edit.ops, lsn); //                             6. rule 3
+        }
+        self.logged(next, lsn);
+        lsn
+    }
+
+    /// Encodes what `edits` do, each page's image first where torn pages are repaired from the log.
+    fn encode(&mut self, edits: &[Edit<'_, '_, '_>]) {
+        let changes = &mut self.kit_mut().changes;
+        changes.clear();
+        for Edit { page, ops } in edits {
+            let before = page.page();
+            // A formatted page has no past that redo could check.
+            let formats = matches!(ops[0], PageOp::Format { .. });
+            let page_prev = if formats { Lsn::NONE } else { before.lsn() };
+            changes.push(page.id(), page_prev, |out| {
+                if page.needs_image() && !ops[0].overwrites() {
+                    PageOp::Image { bytes: before.bytes() }.encode(out);
+                }
+                for op in *ops {
+                    op.encode(out);
+                }
+            });
+        }
+    }
+
+    /// Which kind of record an update with this undo becomes.
+    fn next_record(&self, undo: Undo<'_>) -> Next {
+        match (undo, self.mode) {
+            (Undo::Never, Mode::Forward) => Next::Update,
+            (Undo::Never, Mode::RollingBack | Mode::Undoing { .. }) => Next::UpdateAside,
+            (Undo::Physical(_) | Undo::Logical { .. }, Mode::Forward) => Next::Undoable,
+            (Undo::Physical(_) | Undo::Logical { .. }, Mode::Undoing { undone, prev, clr }) => {
+                assert!(clr.is_none(), "rule 5: {undone} has its CLR {clr:?} already");
+                let ignored = self.manager.mutations().clr_ignores_undo_next;
+                Next::Clr { logged: if ignored { undone } else { prev }, prev }
+            }
+            (Undo::Physical(_) | Undo::Logical { .. }, Mode::RollingBack) => {
+                panic!("{} is rolling back and undoes no record just now", self.id)
+            }
+        }
+    }
+
+    fn logged(&mut self, next: Next, lsn: Lsn) {
+        match next {
+            Next::Update | Next::UpdateAside => {}
+            Next::Undoable => self.space.promise_undo(),
+            Next::Clr { .. } => {
+                if let Mode::Undoing { clr, .. } = &mut self.mode {
+                    *clr = Some(lsn);
+                }
+            }
+        }
+    }
+
+    /// Takes a lock, waiting under FIFO fairness up to the timeout. Never call it under a latch.
+    ///
+    /// # Panics
+    /// When a transaction that is rolling back asks for a lock it does not hold (rule L3).
+    pub fn lock(&mut self, name: LockName, mode: LockMode) -> Result<()> {
+        match self.request(name, mode, Term::Long) {
+            None => Ok(()),
+            Some(request) => self.acquire(&request),
+        }
+    }
+
+    /// Takes a lock only if it is free at once: safe under a latch.
+    pub fn try_lock(&mut self, name: LockName, mode: LockMode) -> bool {
+        match self.request(name, mode, Term::Long) {
+            None => true,
+            Some(request) => self.try_acquire(&request),
+        }
+    }
+
+    /// Waits until the lock could be granted, then holds nothing (instant duration).
+    pub fn lock_instant(&mut self, name: LockName, mode: LockMode) -> Result<()> {
+        match self.request(name, mode, Term::Instant) {
+            None => Ok(()),
+            Some(request) => self.acquire(&request),
+        }
+    }
+
+    /// Whether the lock could be granted at once; holds nothing.
+    pub fn try_lock_instant(&mut self, name: LockName, mode: LockMode) -> bool {
+        match self.request(name, mode, Term::Instant) {
+            None => true,
+            Some(request) => self.try_acquire(&request),
+        }
+    }
+
+    /// Gives one lock back early (read committed). Does nothing when it is not held.
+    pub fn unlock(&mut self, name: LockName) {
+        if self.kit_mut().held.remove(name) {
+            self.manager.locks.release(self.id, name, Lsn::NONE);
+        }
+    }
+
+    /// The mode held on `name`, if any.
+    pub fn holds(&self, name: LockName) -> Option<LockMode> {
+        self.kit().held.get(name)
+    }
+
+    /// What to ask the lock table for; `None` when nothing needs to be asked.
+    fn request(&self, name: LockName, mode: LockMode, term: Term) -> Option<Request> {
+        let held = self.holds(name);
+        if self.kind != Kind::User || held.is_some_and(|held| held.covers(mode)) {
+            return None;
+        }
+        assert!(!self.compensating(), "L3: {} asks for {mode} on {name} in rollback", self.id);
+        Some(Request { txn: self.id, name, mode, held, term })
+    }
+
+    fn acquire(&mut self, request: &Request) -> Result<()> {
+        let timeout = self.options.lock_timeout;
+        let granted = self.manager.locks.acquire(request, &self.kit().waiter, timeout)?;
+        self.note(request, granted.mode, granted.horizon);
+        Ok(())
+    }
+
+    fn try_acquire(&mut self, request: &Request) -> bool {
+        let Some(granted) = self.manager.locks.try_acquire(request) else { return false };
+        self.note(request, granted.mode, granted.horizon);
+        true
+    }
+
+    fn note(&mut self, request: &Request, mode: LockMode, horizon: Lsn) {
+        self.horizon = self.horizon.max(horizon);
+        if request.term == Term::Long {
+            self.kit_mut().held.set(request.name, mode);
+        }
+    }
+}
+
+impl std::fmt::Debug for Txn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Txn")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The record an update becomes.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// Forward, never undone.
+    Update,
+    /// Never undone, on the way of a rollback: undo goes on where it was.
+    UpdateAside,
+    /// Forward, undoable.
+    Undoable,
+    /// Takes a record back. `logged` differs from `prev` only under a mutation.
+    Clr { logged: Lsn, prev: Lsn },
+}
+
+impl Next {
+    fn body<'a>(self, changes: Changes<'a>, undo: Undo<'a>) -> Body<'a> {
+        match self {
+            Self::Update | Self::UpdateAside | Self::Undoable => Body::Update { changes, undo },
+            Self::Clr { logged, .. } => Body::Compensation { changes, undo_next: logged },
+        }
+    }
+
+    /// Where undo goes on once the record stands at `lsn`.
+    fn undo_next(self, lsn: Lsn, before: Lsn) -> Lsn {
+        match self {
+            Self::Update | Self::Undoable => lsn,
+            Self::UpdateAside => before,
+            Self::Clr { prev, .. } => prev,
+        }
+    }
+}
+
+/// Step 1: what a caller must have seen to. Only the first operation on a page can be held against the
+/// page as it is; the following ones are checked where they are applied, one after the other.
+fn check(edits: &[Edit<'_, '_, '_>], undo: Undo<'_>) {
+    assert!(!edits.is_empty(), "an update changes at least one page");
+    let physical = matches!(undo, Undo::Physical(_));
+    assert!(!physical || edits.len() == 1, "physical undo on {} pages", edits.len());
+    for (at, Edit { page, ops }) in edits.iter().enumerate() {
+        let twice = edits[..at].iter().any(|earlier| earlier.page.id() == page.id());
+        assert!(!twice, "rule 4: two edits of {} in one record", page.id());
+        let first = ops.first().expect("an edit has at least one operation");
+        assert!(first.fits(page.page()), "rule 3: {first} does not fit {}", page.id());
+    }
+}
+
+fn undo_len(undo: Undo<'_>) -> usize {
+    match undo {
+        Undo::Never => 0,
+        Undo::Physical(body) | Undo::Logical { body, .. } => body.len(),
+    }
+}
