@@ -6,9 +6,7 @@ use std::time::Duration;
 use argali_base::disk::SimDisk;
 use argali_base::sync::Arc;
 use argali_base::{Health, Lsn, PageId, TxnId};
-use argali_wal::{
-    Body, ChangesBuilder, LogId, LogOptions, Owner, Record, Undo, UndoReserve, Wal,
-};
+use argali_wal::{Body, ChangesBuilder, LogId, LogOptions, Owner, Record, Undo, UndoReserve, Wal};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Room asked for per record; what is not used goes back.
@@ -20,6 +18,7 @@ fn append(c: &mut Criterion) {
         ring_bytes: 4 << 20,
         limit_bytes: 1 << 40,
         writer_thread: false,
+        mutations: argali_wal::Mutations::default(),
     };
     let disk = Arc::new(SimDisk::memory());
     let id = LogId { database: 1, timeline: 1 };
@@ -41,7 +40,8 @@ fn append(c: &mut Criterion) {
             // Keeps the memory disk from filling up: old segments are not needed.
             if lsn.get() % (64 << 20) < 256 {
                 wal.force(lsn).expect("a flush");
-                wal.truncate(vec![argali_wal::Holder { what: "bench".into(), lsn }]).expect("recycling");
+                wal.truncate(vec![argali_wal::Holder { what: "bench".into(), lsn }])
+                    .expect("recycling");
             }
             lsn
         });

@@ -41,6 +41,7 @@ fn pool_of_formatted_pages() -> Arc<BufferPool> {
         ring_bytes: 4 << 20,
         limit_bytes: 1 << 30,
         writer_thread: false,
+        mutations: argali_wal::Mutations::default(),
     };
     let id = LogId { database: 1, timeline: 1 };
     let wal = Wal::create(Arc::clone(&disk), id, log_options, health.clone()).expect("a new log");
@@ -65,7 +66,11 @@ fn pool_of_formatted_pages() -> Arc<BufferPool> {
         page.dirty_from(wal.tail());
         let lsn = wal.append(
             &mut ticket,
-            &Record { txn: TxnId::NONE, prev: Lsn::NONE, body: Body::CheckpointBegin { durable: Lsn::NONE } },
+            &Record {
+                txn: TxnId::NONE,
+                prev: Lsn::NONE,
+                body: Body::CheckpointBegin { durable: Lsn::NONE },
+            },
         );
         page.apply(&[PageOp::Format { kind: PageKind::Leaf, level: 0, owner: 0 }], lsn);
     }

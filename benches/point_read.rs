@@ -15,10 +15,9 @@ fn point_read(c: &mut Criterion) {
         b.iter(|| read.get_into(&rows.tree, rows.some_key(&mut rng), &mut out).expect("a read"));
     });
     read.finish().expect("its end");
-    for (name, isolation) in [
-        ("read_committed", Isolation::ReadCommitted),
-        ("serializable", Isolation::Serializable),
-    ] {
+    for (name, isolation) in
+        [("read_committed", Isolation::ReadCommitted), ("serializable", Isolation::Serializable)]
+    {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let read = rows.db.read_with(isolation).expect("a transaction");

@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn the_median_of_paired_ratios_ignores_drift() {
         let (mut a, mut b) = ([1.0, 10.0, 100.0].into_iter(), [2.0, 20.0, 200.0].into_iter());
-        let ratios = Ratios::measure::<()>(3, || a.next().ok_or(()), || b.next().ok_or(())).unwrap();
+        let ratios =
+            Ratios::measure::<()>(3, || a.next().ok_or(()), || b.next().ok_or(())).unwrap();
         assert!((ratios.ratio() - 0.5).abs() < 1e-9);
         assert!((ratios.ours() - 10.0).abs() < 1e-9);
         let (least, greatest) = ratios.spread();
