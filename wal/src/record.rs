@@ -341,3 +341,6 @@ impl<'a> Encoded<'a> {
         [&self.header, fixed, self.first, self.second, &ZEROS[..self.padding]]
     }
 }
+
+#[cfg(test)]
+mod tests;

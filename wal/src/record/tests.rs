@@ -1,0 +1,206 @@
+//! Records against bytes: whatever is written comes back, and nothing else is ever taken for a record.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::change::ChangesBuilder;
+use crate::frame::check;
+use crate::tables::{ActiveTxn, DirtyPage, TxnState};
+use crate::{CHANGE_OVERHEAD, LogId};
+use argali_base::PageId;
+
+const AT: Lsn = Lsn::new(640);
+
+fn seed() -> Seed {
+    Seed::new(LogId { database: 7, timeline: 1 }, false)
+}
+
+fn frame(record: &Record<'_>) -> Vec<u8> {
+    let mut encoded = Encoded::new(record);
+    encoded.seal(seed(), AT, 48);
+    let bytes = encoded.pieces().concat();
+    assert_eq!(bytes.len(), record.encoded_len());
+    bytes
+}
+
+fn changes(list: &[(u64, u64, Vec<u8>)]) -> ChangesBuilder {
+    let mut builder = ChangesBuilder::default();
+    for (page, prev, ops) in list {
+        builder.push(PageId::new(*page), Lsn::new(*prev), |out| out.extend_from_slice(ops));
+    }
+    builder
+}
+
+/// One record of each kind and shape.
+fn with_samples(mut look: impl FnMut(&Record<'_>)) {
+    let one = changes(&[(7, 64, b"operations".to_vec())]);
+    let two = changes(&[(7, 64, b"left".to_vec()), (8, 0, b"right!".to_vec())]);
+    let mut out = Vec::new();
+    let dirty = [DirtyPage { page: PageId::new(7), rec_lsn: Lsn::new(64) }];
+    let active = [ActiveTxn {
+        txn: TxnId::new(3),
+        state: TxnState::Committed,
+        first: Lsn::new(64),
+        last: Lsn::new(80),
+        undo_next: Lsn::NONE,
+    }];
+    let tables = CheckpointTables::encode(&mut out, &dirty, &active);
+    let durable = Lsn::new(512);
+    let owner = Owner(2);
+    let bodies = [
+        Body::Update { changes: one.changes(), undo: Undo::Physical(b"inverse") },
+        Body::Update { changes: two.changes(), undo: Undo::Never },
+        Body::Update { changes: two.changes(), undo: Undo::Logical { owner, body: b"key" } },
+        Body::Update { changes: Changes::EMPTY, undo: Undo::Never },
+        Body::Compensation { changes: one.changes(), undo_next: Lsn::new(64) },
+        Body::Compensation { changes: Changes::EMPTY, undo_next: Lsn::NONE },
+        Body::Commit { durable },
+        Body::End,
+        Body::CheckpointBegin { durable },
+        Body::CheckpointEnd { begin: Lsn::new(560), durable, last: false, tables },
+        Body::CheckpointEnd { begin: Lsn::new(560), durable, last: true, tables },
+    ];
+    for body in bodies {
+        look(&Record { txn: TxnId::new(3), prev: Lsn::new(80), body });
+    }
+}
+
+#[test]
+fn every_kind_comes_back() {
+    with_samples(|record| {
+        let bytes = frame(record);
+        assert_eq!(check(&bytes, seed(), AT).unwrap().prev_len, 48);
+        assert_eq!(Record::decode(&bytes).as_ref(), Some(record));
+    });
+}
+
+#[test]
+fn no_flipped_bit_passes() {
+    with_samples(|record| {
+        let bytes = frame(record);
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(check(&bad, seed(), AT).is_err(), "{record:?} bit {bit}");
+            // Without the CRC it may decode, but it must not panic.
+            if let Some(wrong) = Record::decode(&bad) {
+                let _ = format!("{wrong:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn no_prefix_passes() {
+    with_samples(|record| {
+        let bytes = frame(record);
+        for cut in 0..bytes.len() {
+            assert!(check(&bytes[..cut], seed(), AT).is_err());
+            assert_eq!(Record::decode(&bytes[..cut]), None);
+        }
+    });
+}
+
+#[test]
+fn a_frame_is_valid_only_in_its_place() {
+    let bytes = frame(&Record { txn: TxnId::new(1), prev: Lsn::NONE, body: Body::End });
+    assert!(check(&bytes, seed(), AT).is_ok());
+    assert!(check(&bytes, seed(), AT.advance(8)).is_err());
+    for id in [LogId { database: 8, timeline: 1 }, LogId { database: 7, timeline: 2 }] {
+        assert!(check(&bytes, Seed::new(id, false), AT).is_err());
+    }
+    let mutated = Seed::new(LogId { database: 7, timeline: 1 }, true);
+    assert!(check(&bytes, mutated, AT).is_err());
+}
+
+#[test]
+fn reserved_and_unknown_kinds_flags_and_padding_are_refused() {
+    let good = frame(&Record { txn: TxnId::new(1), prev: Lsn::NONE, body: Body::End });
+    for kind in (0..=255).filter(|kind| *kind != END) {
+        let mut bad = good.clone();
+        bad[24] = kind;
+        assert_eq!(Record::decode(&bad), None, "kind {kind}");
+    }
+    for (at, value) in [(25, 1), (25, 3), (26, 1), (27, 8), (27, 16), (27, 1)] {
+        let mut bad = good.clone();
+        bad[at] = value;
+        assert_eq!(Record::decode(&bad), None, "byte {at} = {value}");
+    }
+    let undo = Undo::Logical { owner: Owner(1), body: b"1" };
+    let body = Body::Update { changes: Changes::EMPTY, undo };
+    let mut padded = frame(&Record { txn: TxnId::new(1), prev: Lsn::NONE, body });
+    assert_eq!(padded.len(), 40);
+    assert!(Record::decode(&padded).is_some());
+    padded[39] = 1;
+    assert_eq!(Record::decode(&padded), None, "padding that is not zero");
+}
+
+#[test]
+fn overheads_are_what_they_say() {
+    with_samples(|record| {
+        let (changes, rest) = match record.body {
+            Body::Update { changes, undo } => match undo {
+                Undo::Never => (changes, 0),
+                Undo::Physical(ops) => (changes, ops.len()),
+                Undo::Logical { body, .. } => (changes, body.len()),
+            },
+            Body::Compensation { changes, .. } => (changes, 0),
+            Body::CheckpointEnd { tables, .. } => (Changes::EMPTY, tables.bytes().len()),
+            Body::Commit { .. } | Body::End | Body::CheckpointBegin { .. } => (Changes::EMPTY, 0),
+        };
+        let ops: usize = changes.iter().map(|change| CHANGE_OVERHEAD + change.ops.len()).sum();
+        assert!(record.encoded_len() <= RECORD_OVERHEAD + ops + rest, "{record:?}");
+    });
+}
+
+prop_compose! {
+    fn any_changes()(
+        list in prop::collection::vec(
+            (any::<u64>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..40)), 0..5),
+    ) -> ChangesBuilder {
+        changes(&list)
+    }
+}
+
+proptest! {
+    #[test]
+    fn updates_and_compensations_come_back(
+        builder in any_changes(),
+        undo in prop::collection::vec(any::<u8>(), 0..40),
+        (txn, prev, owner, how) in (any::<u64>(), any::<u64>(), any::<u8>(), 0_u8..4),
+    ) {
+        let changes = builder.changes();
+        let undo = match how {
+            0 => Undo::Never,
+            1 if changes.iter().count() == 1 => Undo::Physical(&undo),
+            _ => Undo::Logical { owner: Owner(owner), body: &undo },
+        };
+        let body = if how == 3 {
+            Body::Compensation { changes, undo_next: Lsn::new(prev) }
+        } else {
+            Body::Update { changes, undo }
+        };
+        let record = Record { txn: TxnId::new(txn), prev: Lsn::new(prev), body };
+        let bytes = frame(&record);
+        prop_assert!(check(&bytes, seed(), AT).is_ok());
+        prop_assert_eq!(Record::decode(&bytes), Some(record));
+    }
+
+    #[test]
+    fn decoding_nonsense_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..8) {
+        let len = bytes.len() as u32;
+        if bytes.len() >= HEADER_BYTES {
+            // Get past the first checks more often than chance would.
+            bytes[..4].copy_from_slice(&len.to_le_bytes());
+            bytes[24] = kind;
+            bytes[25] &= 3;
+            bytes[27] &= 9;
+        }
+        if let Some(record) = Record::decode(&bytes) {
+            let again = Encoded::new(&record).pieces().concat();
+            prop_assert_eq!(again.len(), bytes.len());
+            prop_assert_eq!(&again[HEADER_BYTES..], &bytes[HEADER_BYTES..]);
+        }
+        let _ = check(&bytes, seed(), AT);
+    }
+}
