@@ -111,6 +111,21 @@ fn a_lock_names_its_holder_and_ends_with_its_guard() {
 }
 
 #[test]
+fn readers_share_a_lock_and_keep_the_writer_out() {
+    let (_dir, disk) = temp();
+    assert!(disk.lock_shared("lock").unwrap().is_none(), "nothing to lock");
+    std::fs::write(disk.root().join("lock"), "a process long dead").unwrap();
+    let one = disk.lock_shared("lock").unwrap();
+    let two = disk.lock_shared("lock").unwrap();
+    assert_eq!(disk.lock("lock", "me").unwrap_err().to_string(), "a reader");
+    drop((one, two));
+    let writer = disk.lock("lock", "process 12").unwrap();
+    assert_eq!(disk.lock_shared("lock").unwrap_err().to_string(), "process 12");
+    drop(writer);
+    assert!(disk.lock_shared("lock").unwrap().is_some());
+}
+
+#[test]
 fn the_directory_is_made_once_and_must_be_one() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("db");

@@ -211,6 +211,22 @@ fn a_process_kill_loses_nothing_but_the_power_cut_after_it_does() {
 }
 
 #[test]
+fn what_a_killed_process_left_is_not_taken_for_the_last_write_of_the_next() {
+    let disk = SimDisk::new(1);
+    settled(&disk, "f", &[0; 2 * SECTOR]);
+    let before = disk.process_kill();
+    before.open("f", OpenMode::Existing).unwrap().write_all_at(&[1; 2 * SECTOR], 0).unwrap();
+    let after = before.process_kill();
+    after.open("f", OpenMode::Existing).unwrap().write_all_at(&[2; SECTOR], 0).unwrap();
+    assert_eq!(
+        sectors(&after.power_cut(Loss::TornLast(1)), "f"),
+        [1, 1],
+        "only the last one tears"
+    );
+    assert_eq!(sectors(&after.power_cut(Loss::DropOne(0)), "f"), [2, 0]);
+}
+
+#[test]
 fn a_failed_sync_drops_its_data_though_a_later_one_succeeds() {
     let disk = SimDisk::new(1);
     let file = settled(&disk, "f", &[1; 2 * SECTOR]);

@@ -81,3 +81,8 @@ pub use stats::Stats;
 pub use tree::Tree;
 pub use verify::Verification;
 pub use write::Write;
+
+/// The README's example is compiled and run like any other.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -132,7 +132,13 @@ impl Options {
 
     pub(crate) fn pool_options(&self, pager: &Pager) -> PoolOptions {
         let frames = self.cache_bytes / pager.options().page_size.bytes();
-        PoolOptions { frames, batch_pages: batch_pages(frames), ..PoolOptions::default() }
+        let mutations = self.mutations.pool;
+        PoolOptions {
+            frames,
+            batch_pages: batch_pages(frames),
+            mutations,
+            ..PoolOptions::default()
+        }
     }
 }
 

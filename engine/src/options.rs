@@ -32,10 +32,14 @@ pub const LOG_SEGMENTS_MIN: u64 = 4;
 
 /// Rules of the lower crates broken on purpose; for tests only.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Mutations {
+    /// Of the log.
+    pub wal: argali_wal::Mutations,
     /// Of page file and torn-page repair.
     pub pager: argali_pager::Mutations,
+    /// Of the page cache.
+    pub pool: argali_buffer_pool::Mutations,
     /// Of restart and checkpoints.
     pub recovery: argali_recovery::Mutations,
 }
@@ -275,6 +279,7 @@ impl Options {
             ring_bytes: self.log_buffer_bytes,
             limit_bytes: self.log_limit_bytes,
             writer_thread: self.background_threads,
+            mutations: self.mutations.wal.clone(),
             ..LogOptions::default()
         }
     }

@@ -71,7 +71,7 @@ pub struct ControlFile {
 
 #[derive(Debug)]
 struct State {
-    file: Option<Arc<dyn File>>,
+    file: Arc<dyn File>,
     control: Control,
     sequence: u64,
     writable: bool,
@@ -91,18 +91,15 @@ impl ControlFile {
         file.write_all_at(&slots, 0).map_err(|e| failed("write", e))?;
         file.sync().map_err(|e| failed("sync", e))?;
         disk.sync_dir("").map_err(|e| failed("sync directory of", e))?;
-        let state = State { file: None, control, sequence: 0, writable: true, failed: None };
+        let state = State { file, control, sequence: 0, writable: true, failed: None };
         Ok(Self { disk, state: Mutex::new(state) })
     }
 
-    /// Gives a new file its name, durably. Before this, [`ControlFile::update`] is a bug.
+    /// Gives a new file its name, durably. Updates before this go to the same file and come with it.
     pub fn publish(&self) -> Result<()> {
         let failed = |op, error| Error::io(op, NAME, error);
         self.disk.rename(NAME_TMP, NAME).map_err(|e| failed("publish", e))?;
-        self.disk.sync_dir("").map_err(|e| failed("sync directory of", e))?;
-        let file = self.disk.open(NAME, OpenMode::Existing).map_err(|e| failed("open", e))?;
-        self.state.lock().file = Some(file);
-        Ok(())
+        self.disk.sync_dir("").map_err(|e| failed("sync directory of", e))
     }
 
     /// Reads the newer valid slot. Missing → `NoDatabase`, or `Corrupt` when the rest of a database is
@@ -121,7 +118,6 @@ impl ControlFile {
             disk.sync_dir("").map_err(|error| Error::io("sync directory of", NAME, error))?;
         }
         let (sequence, control) = newest(file.as_ref())?;
-        let file = Some(file);
         let state = State { file, control, sequence, writable, failed: None };
         Ok(Self { disk, state: Mutex::new(state) })
     }
@@ -146,10 +142,11 @@ impl ControlFile {
         let sequence = state.sequence + 1;
         let mut block = AlignedBuf::new(BLOCK_BYTES);
         encode(&control, sequence, &mut block);
-        let file = state.file.as_ref().expect("published or opened before it is updated");
-        file.write_all_at(&block, offset_of(sequence))
+        state
+            .file
+            .write_all_at(&block, offset_of(sequence))
             .map_err(|error| Error::io("write", NAME, error))?;
-        if let Err(error) = file.sync() {
+        if let Err(error) = state.file.sync() {
             let error = Error::io("sync", NAME, error);
             state.failed = Some(error.to_string());
             return Err(error);
@@ -360,5 +357,19 @@ mod tests {
             encode(&control, 0, &mut block);
             assert!(matches!(decode(&block), Err(Slot::Bad(_))), "change {which}");
         }
+    }
+    #[test]
+    fn updates_before_the_name_come_with_it() {
+        let disk: Arc<dyn Disk> = Arc::new(argali_base::disk::SimDisk::new(1));
+        let control = ControlFile::create(Arc::clone(&disk), sample()).unwrap();
+        control.update(|c| c.next_txn = 8).unwrap();
+        assert!(matches!(
+            ControlFile::open(Arc::clone(&disk), true),
+            Err(Error::NoDatabase { .. })
+        ));
+        control.publish().unwrap();
+        control.update(|c| c.pages = 10).unwrap();
+        let again = ControlFile::open(disk, true).unwrap().get();
+        assert_eq!((again.next_txn, again.pages), (8, 10));
     }
 }

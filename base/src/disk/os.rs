@@ -173,6 +173,10 @@ fn explain_direct(e: io::Error, direct: bool, name: &str) -> io::Error {
 
 /// The error that names whoever has the lock.
 fn taken(file: &mut fs::File) -> io::Error {
+    // Readers write no name, and the name that stands there may be that of a process long dead.
+    if file.try_lock_shared().is_ok() {
+        return io::Error::new(io::ErrorKind::WouldBlock, "a reader");
+    }
     let mut holder = String::new();
     // Its text is a courtesy: a holder that is just starting or has odd bytes there is "another process".
     let read = file.read_to_string(&mut holder);

@@ -230,19 +230,20 @@ impl Machine {
         step: Step<'_>,
         act: impl FnOnce(&mut World, u64) -> io::Result<R>,
     ) -> io::Result<R> {
-        let serial = self.count.load(Ordering::Relaxed);
-        if serial >= self.stop.load(Ordering::Relaxed) {
+        let count = self.count.load(Ordering::Relaxed);
+        if count >= self.stop.load(Ordering::Relaxed) {
             self.dead.store(true, Ordering::Relaxed);
         }
         self.check_power()?;
         // The world's write lock is held: nobody else counts.
-        self.count.store(serial + 1, Ordering::Relaxed);
+        self.count.store(count + 1, Ordering::Relaxed);
         if self.observed.load(Ordering::Relaxed)
             && let Some(history) = self.history.lock().as_mut()
         {
             history.push(world.snapshot());
         }
         self.note(step);
+        let serial = world.take_serial();
         act(world, serial)
     }
 

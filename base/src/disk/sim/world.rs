@@ -54,6 +54,9 @@ pub(super) struct World {
     dirs: BTreeMap<String, Dir>,
     files: BTreeMap<FileId, Slot>,
     next_file: FileId,
+    /// Number of the next change. Goes on where the killed process stopped: what that one left
+    /// un-synced must not share numbers with what its successor does.
+    next_serial: u64,
     /// Whether what is not synced is remembered, so that it can be lost.
     volatile: bool,
 }
@@ -61,14 +64,14 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(volatile: bool) -> Self {
         let dirs = BTreeMap::from([(String::new(), Dir::default())]);
-        Self { dirs, files: BTreeMap::new(), next_file: 1, volatile }
+        Self { dirs, files: BTreeMap::new(), next_file: 1, next_serial: 0, volatile }
     }
 
     /// The same disk under another owner: nobody has a file open. Cheap: contents are shared.
     pub(super) fn snapshot(&self) -> Self {
         let slot = |s: &Slot| Slot { state: s.state.clone(), handles: Arc::default() };
         let files = self.files.iter().map(|(id, s)| (*id, slot(s))).collect();
-        Self { dirs: self.dirs.clone(), files, next_file: self.next_file, volatile: self.volatile }
+        Self { dirs: self.dirs.clone(), files, ..*self }
     }
 
     pub(super) fn find(&self, name: &str) -> io::Result<Entry> {
@@ -87,6 +90,12 @@ impl World {
     /// What a handle holds while it is open.
     pub(super) fn handle(&self, id: FileId) -> Arc<()> {
         self.files.get(&id).expect("a named file exists").handles.clone()
+    }
+
+    /// The number of the change that is about to be made.
+    pub(super) fn take_serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
     }
 
     /// `serial`, or nothing where no history is kept.

@@ -1,0 +1,313 @@
+//! The crash laboratory: a client that remembers what it was promised, and a campaign that cuts the
+//! power everywhere and compares.
+//!
+//! ```text
+//!  one run on a disk with history          for each I/O n, each loss:
+//!  ───┬──────┬─────────┬─────────►          disk.at(n).power_cut(loss) ─► open ─► verify, dump
+//!    try 1  ack 1    try 2 (I/O numbers)    dump ∈ { state after k commits : acked(n) ≤ k ≤ tried(n) }
+//! ```
+//!
+//! The oracle is the list of states after each commit. That the dump must be *one* of them, and which,
+//! says everything at once: acknowledged ⇒ present, all or nothing, order kept.
+
+// Each test binary uses its part of this.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+pub mod workload;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use argali::disk::{Disk, Loss, SimDisk};
+use argali::{Db, Error, Options, Result, Silent, Standard, TornPages, Tree, Write};
+
+/// What a database holds: tree name → key → value.
+pub type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// Small everything: sixteen pages of cache so that pages are stolen, segments small enough to be
+/// recycled, a checkpoint every few transactions, no threads.
+pub fn options() -> Options {
+    Options::new()
+        .page_size(4096)
+        .cache_bytes(16 * 4096)
+        .segment_bytes(64 << 10)
+        .log_limit_bytes(8 << 20)
+        .log_buffer_bytes(2 << 20)
+        .pages_max(1 << 14)
+        .background_threads(false)
+        .checkpoint_policy(Arc::new(Standard { log_bytes: 24 << 10, ..Standard::default() }))
+}
+
+/// Opens on a simulated disk.
+pub fn open(options: &Options, disk: &SimDisk) -> Result<Db> {
+    options.clone().open_on(Arc::new(disk.clone()) as Arc<dyn Disk>, &mut Silent)
+}
+
+/// Everything in the database.
+pub fn dump(db: &Db) -> Result<State> {
+    let read = db.read()?;
+    let mut state = State::new();
+    for name in read.trees()? {
+        let tree = read.open_tree(&name)?.expect("listed a moment ago, under a lock");
+        state.insert(name, read.scan_all(&tree)?.collect::<Result<_>>()?);
+    }
+    read.finish()?;
+    Ok(state)
+}
+
+/// What was promised, and when (in I/O calls of the run).
+#[derive(Default)]
+pub struct Oracle {
+    /// `states[k]`: after `k` commits.
+    pub states: Vec<State>,
+    /// When commit `k + 1` was asked for.
+    tried: Vec<u64>,
+    /// When it was acknowledged as durable.
+    acked: Vec<u64>,
+}
+
+impl Oracle {
+    /// Fails unless `found` is a state that the promises allow after I/O call `n`.
+    pub fn check(&self, n: u64, found: &State) -> Result<(), String> {
+        let least = self.acked.iter().filter(|at| **at <= n).count();
+        let most = self.tried.iter().filter(|at| **at <= n).count();
+        if self.states[least..=most].contains(found) {
+            return Ok(());
+        }
+        let other = self.states.iter().position(|state| state == found);
+        Err(match other {
+            Some(k) => format!("holds {k} commits; promised were {least} to {most}"),
+            None => format!(
+                "is no state the run ever committed (promised: {least} to {most} commits); against \
+                 the nearest: {}",
+                difference(&self.states[most], found)
+            ),
+        })
+    }
+
+    pub fn commits(&self) -> usize {
+        self.acked.len()
+    }
+}
+
+fn difference(expected: &State, found: &State) -> String {
+    let flat = |state: &State| -> BTreeMap<String, String> {
+        let show =
+            |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(24)]).into_owned();
+        let entries = state.iter().flat_map(|(name, tree)| {
+            tree.iter().map(move |(key, value)| (format!("{name}/{}", show(key)), show(value)))
+        });
+        entries.collect()
+    };
+    let (expected, found) = (flat(expected), flat(found));
+    let missing = expected.iter().filter(|entry| found.get(entry.0) != Some(entry.1)).take(3);
+    let extra = found.iter().filter(|entry| expected.get(entry.0) != Some(entry.1)).take(3);
+    format!("missing {:?}, unexpected {:?}", missing.collect::<Vec<_>>(), extra.collect::<Vec<_>>())
+}
+
+/// The one client of a run.
+pub struct Client {
+    pub db: Db,
+    pub disk: SimDisk,
+    pub rng: fastrand::Rng,
+    pub oracle: Oracle,
+    serial: u64,
+}
+
+/// One transaction of the client and the state it will leave.
+pub struct Work<'w> {
+    pub write: &'w mut Write,
+    pub state: &'w mut State,
+    pub rng: &'w mut fastrand::Rng,
+    pub serial: &'w mut u64,
+}
+
+/// How a transaction ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Commit,
+    Abort,
+}
+
+impl Client {
+    pub fn new(db: Db, disk: SimDisk, seed: u64) -> Self {
+        let oracle = Oracle { states: vec![State::new()], ..Oracle::default() };
+        Self { db, disk, rng: fastrand::Rng::with_seed(seed), oracle, serial: 0 }
+    }
+
+    /// Runs one transaction and writes down what was promised.
+    pub fn transaction(&mut self, body: impl FnOnce(&mut Work<'_>) -> Result<End>) -> Result<()> {
+        let mut write = self.db.begin()?;
+        let mut state = self.oracle.states.last().expect("the empty state is there").clone();
+        let (rng, serial) = (&mut self.rng, &mut self.serial);
+        let end = body(&mut Work { write: &mut write, state: &mut state, rng, serial })?;
+        match end {
+            End::Abort => write.abort(),
+            End::Commit => {
+                self.oracle.tried.push(self.disk.io_count());
+                self.oracle.states.push(state);
+                write.commit()?;
+                self.oracle.acked.push(self.disk.io_count());
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Work<'_> {
+    /// A value no other write ever had.
+    pub fn fresh(&mut self, bytes: usize) -> Vec<u8> {
+        *self.serial += 1;
+        let mut value = format!("v{}-", self.serial).into_bytes();
+        value.resize(value.len().max(bytes), b'.');
+        value
+    }
+
+    pub fn tree(&mut self, name: &str) -> Result<Tree> {
+        self.state.entry(name.to_owned()).or_default();
+        self.write.tree(name)
+    }
+
+    pub fn put(&mut self, tree: &Tree, key: &[u8], value: Vec<u8>) -> Result<()> {
+        let old = self.write.put(tree, key, &value)?;
+        let model = self.state.get_mut(tree.name()).expect("opened by `tree`");
+        assert_eq!(model.insert(key.to_vec(), value), old, "old value of a put");
+        Ok(())
+    }
+
+    pub fn delete(&mut self, tree: &Tree, key: &[u8]) -> Result<()> {
+        let old = self.write.delete(tree, key)?;
+        let model = self.state.get_mut(tree.name()).expect("opened by `tree`");
+        assert_eq!(model.remove(key), old, "old value of a delete");
+        Ok(())
+    }
+
+    pub fn drop_tree(&mut self, name: &str) -> Result<()> {
+        self.state.remove(name);
+        self.write.drop_tree(name)
+    }
+}
+
+/// A workload cut everywhere.
+pub struct Campaign {
+    pub name: &'static str,
+    pub seed: u64,
+    pub options: Options,
+    pub workload: fn(&mut Client) -> Result<()>,
+    /// Every how many I/O calls the power is cut; 1 = everywhere.
+    pub stride: usize,
+    /// Every how many cuts recovery itself is cut at a sample of its calls.
+    pub nested_every: usize,
+}
+
+/// What a campaign did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    pub calls: u64,
+    pub images: u64,
+    pub nested: u64,
+}
+
+impl Campaign {
+    /// Runs the workload once, then recovers from every image. Panics at the first broken promise.
+    pub fn run(&self) -> Tally {
+        let (client, calls) = self.record();
+        let mut tally = Tally { calls, ..Tally::default() };
+        for (cut, n) in (0..=calls).step_by(self.stride).enumerate() {
+            let image = image_at(&client.disk, n);
+            for loss in self.losses(n) {
+                let what = format!("{} seed {} cut at {n}, {loss:?}", self.name, self.seed);
+                self.recover(&client.oracle, n, &image.power_cut(loss), &what);
+                tally.images += 1;
+            }
+            if cut % self.nested_every == self.nested_every - 1 {
+                tally.nested += self.cut_recovery(&client.oracle, n, &image);
+            }
+        }
+        tally
+    }
+
+    /// The run itself: the promises, and the disk at every instant of it.
+    fn record(&self) -> (Client, u64) {
+        let disk = SimDisk::new(self.seed);
+        let db = open(&self.options, &disk).expect("creation on a sound disk");
+        let created = disk.io_count();
+        disk.record_history();
+        let mut client = Client::new(db, disk.clone(), self.seed);
+        (self.workload)(&mut client).expect("the disk is sound");
+        let calls = disk.io_count() - created;
+        for at in client.oracle.tried.iter_mut().chain(&mut client.oracle.acked) {
+            *at -= created;
+        }
+        (client, calls)
+    }
+
+    /// A few of the infinitely many things a power cut can do; which, varies from cut to cut.
+    fn losses(&self, n: u64) -> Vec<Loss> {
+        let seed = self.seed << 32 | n;
+        let varying = match n % 3 {
+            0 => Loss::TornLast(seed),
+            1 => Loss::DropOne(n as usize),
+            _ => Loss::OnlyOne(n as usize),
+        };
+        vec![Loss::LoseAll, Loss::Random(seed), varying]
+    }
+
+    /// One recovery, checked: promises kept, structures sound, a second recovery changes nothing.
+    fn recover(&self, oracle: &Oracle, n: u64, disk: &SimDisk, what: &str) {
+        let db = open(&self.options, disk).unwrap_or_else(|e| panic!("{what}: open: {e}"));
+        let found = dump(&db).unwrap_or_else(|e| panic!("{what}: dump: {e}"));
+        oracle.check(n, &found).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let again = disk.process_kill();
+        let seen = db.verify().unwrap_or_else(|e| panic!("{what}: verify: {e}"));
+        assert!(seen.is_sound(), "{what}: {:#?}", seen.faults);
+        drop(db);
+        let db = open(&self.options, &again).unwrap_or_else(|e| panic!("{what}: again: {e}"));
+        let second = dump(&db).unwrap_or_else(|e| panic!("{what}: second dump: {e}"));
+        assert!(second == found, "{what}: a second recovery changed the state");
+    }
+
+    /// Process killed at `n`, power cut somewhere in the recovery from that: what was merely readable
+    /// after the kill must not be built upon before it is durable.
+    fn cut_recovery(&self, oracle: &Oracle, n: u64, image: &SimDisk) -> u64 {
+        let disk = image.process_kill();
+        disk.record_history();
+        let begun = disk.io_count();
+        drop(open(&self.options, &disk).unwrap_or_else(|e| panic!("{} at {n}: {e}", self.name)));
+        let calls = disk.io_count() - begun;
+        let mut done = 0;
+        for m in (0..calls).step_by((calls as usize / 24).max(1)) {
+            let seed = self.seed << 40 | n << 16 | m;
+            for loss in [Loss::LoseAll, Loss::Random(seed)] {
+                let what = format!(
+                    "{} seed {} killed at {n}, recovery cut at {m}, {loss:?}",
+                    self.name, self.seed
+                );
+                self.recover(oracle, n, &image_at(&disk, m).power_cut(loss), &what);
+                done += 1;
+            }
+        }
+        done
+    }
+}
+
+/// `disk` as it was before changing call `n`. Behind the last call nothing was remembered: the disk itself
+/// is that instant.
+fn image_at(disk: &SimDisk, n: u64) -> SimDisk {
+    disk.at(n as usize).unwrap_or_else(|| disk.process_kill())
+}
+
+/// Seeds of a campaign: a fixed one, or `ARGALI_SEEDS=first..last` for a long one.
+pub fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("ARGALI_SEEDS") else { return 1..2 };
+    let (first, last) = text.split_once("..").expect("ARGALI_SEEDS=first..last");
+    first.parse().expect("a number")..last.parse().expect("a number")
+}
+
+/// Both ways of repairing torn pages.
+pub const TORN_PAGES: [TornPages; 2] = [TornPages::DoubleWrite, TornPages::FullPageImage];
+
+/// Whether `error` is an honest report of a dead disk and not of damage.
+pub fn is_io(error: &Error) -> bool {
+    matches!(error, Error::Io { .. } | Error::Poisoned { .. } | Error::CommitUnknown { .. })
+}

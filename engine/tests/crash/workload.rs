@@ -1,0 +1,180 @@
+//! What the crash tests do to a database before the power goes.
+//!
+//! Each workload is hard in its own way: `mix` changes the same rows again and again, `bank` has an
+//! invariant across rows, `splits` changes the shape of the tree, `steal` rolls back transactions larger
+//! than the cache, `checkpoints` takes every kind of them in the middle of transactions, `ddl` creates and
+//! drops trees.
+
+use argali::{Flush, Result};
+
+use super::{Client, End, Work};
+
+fn key(n: u64) -> Vec<u8> {
+    format!("k{n:04}").into_bytes()
+}
+
+/// Puts and deletes on a few rows, with savepoint rollbacks and one abort in six.
+pub fn mix(client: &mut Client) -> Result<()> {
+    for _ in 0..60 {
+        client.transaction(|work| {
+            let tree = work.tree("mix")?;
+            for _ in 0..work.rng.usize(1..8) {
+                change(work, &tree, 60)?;
+            }
+            if work.rng.u8(0..4) == 0 {
+                roll_back_part(work, &tree)?;
+            }
+            Ok(if work.rng.u8(0..6) == 0 { End::Abort } else { End::Commit })
+        })?;
+    }
+    Ok(())
+}
+
+fn change(work: &mut Work<'_>, tree: &argali::Tree, keys: u64) -> Result<()> {
+    let key = key(work.rng.u64(0..keys));
+    if work.rng.u8(0..3) == 0 {
+        return work.delete(tree, &key);
+    }
+    let len = work.rng.usize(8..160);
+    let value = work.fresh(len);
+    work.put(tree, &key, value)
+}
+
+/// Changes rows behind a savepoint and takes them back; the model never hears of it.
+fn roll_back_part(work: &mut Work<'_>, tree: &argali::Tree) -> Result<()> {
+    let keys: Vec<_> = (0..5).map(|_| key(work.rng.u64(0..60))).collect();
+    let savepoint = work.write.savepoint()?;
+    for (n, key) in keys.iter().enumerate() {
+        if n % 2 == 0 {
+            savepoint.put(tree, key, "rolled back")?;
+        } else {
+            savepoint.delete(tree, key)?;
+        }
+    }
+    savepoint.rollback()
+}
+
+/// Transfers between twelve accounts: a read, two counters changed, the sum unchanged.
+pub fn bank(client: &mut Client) -> Result<()> {
+    const ACCOUNTS: u64 = 12;
+    client.transaction(|work| {
+        let tree = work.tree("bank")?;
+        for account in 0..ACCOUNTS {
+            work.put(&tree, &key(account), b"1000".to_vec())?;
+        }
+        Ok(End::Commit)
+    })?;
+    for _ in 0..60 {
+        client.transaction(|work| {
+            let tree = work.tree("bank")?;
+            let (from, to) = (work.rng.u64(0..ACCOUNTS), work.rng.u64(0..ACCOUNTS));
+            let amount = work.rng.i64(1..50);
+            for (account, delta) in [(from, -amount), (to, amount)] {
+                let old = work.write.get_for_update(&tree, key(account))?.expect("an account");
+                let old: i64 = String::from_utf8(old).unwrap().parse().unwrap();
+                work.put(&tree, &key(account), (old + delta).to_string().into_bytes())?;
+            }
+            Ok(if work.rng.u8(0..8) == 0 { End::Abort } else { End::Commit })
+        })?;
+    }
+    let end = client.oracle.states.last().expect("at least the empty state");
+    let sum: i64 =
+        end["bank"].values().map(|v| std::str::from_utf8(v).unwrap().parse::<i64>().unwrap()).sum();
+    assert_eq!(sum, 1000 * ACCOUNTS as i64, "the model itself keeps the sum");
+    Ok(())
+}
+
+/// Rows of a tenth of a page in changing order: the tree splits all the time, and shrinks at the end.
+pub fn splits(client: &mut Client) -> Result<()> {
+    for round in 0..12_u64 {
+        client.transaction(|work| {
+            let tree = work.tree("splits")?;
+            for n in 0..8 {
+                let place = if round % 2 == 0 { round * 8 + n } else { work.rng.u64(0..500) };
+                let value = work.fresh(380);
+                work.put(&tree, &key(place), value)?;
+            }
+            Ok(if round % 5 == 4 { End::Abort } else { End::Commit })
+        })?;
+    }
+    client.transaction(|work| {
+        let tree = work.tree("splits")?;
+        let keys: Vec<_> = work.state["splits"].keys().cloned().collect();
+        for key in keys.iter().step_by(2) {
+            work.delete(&tree, key)?;
+        }
+        Ok(End::Commit)
+    })
+}
+
+/// Transactions larger than the cache, half of them rolled back: losers' pages reach the disk.
+pub fn steal(client: &mut Client) -> Result<()> {
+    for round in 0..6_u64 {
+        client.transaction(|work| {
+            let tree = work.tree("steal")?;
+            for n in 0..90_u64 {
+                let key = key((n * 7 + round * 31) % 150);
+                if (n + round) % 9 == 0 {
+                    work.delete(&tree, &key)?;
+                } else {
+                    let value = work.fresh(700);
+                    work.put(&tree, &key, value)?;
+                }
+            }
+            Ok(if round % 2 == 1 { End::Abort } else { End::Commit })
+        })?;
+    }
+    Ok(())
+}
+
+/// All kinds of checkpoints, in the middle of transactions, too.
+pub fn checkpoints(client: &mut Client) -> Result<()> {
+    let kinds = [Flush::Nothing, Flush::Old, Flush::Everything];
+    for round in 0..24_usize {
+        let db = client.db.clone();
+        client.transaction(|work| {
+            let tree = work.tree("checkpoints")?;
+            for n in 0..6 {
+                change(work, &tree, 80)?;
+                if n == 3 && round % 2 == 0 {
+                    db.checkpoint(kinds[round / 2 % 3])?;
+                }
+            }
+            Ok(if round % 4 == 3 { End::Abort } else { End::Commit })
+        })?;
+        if round % 3 == 0 {
+            client.db.checkpoint(kinds[round / 3 % 3])?;
+        }
+    }
+    Ok(())
+}
+
+/// Trees come and go, alone and together with rows, in transactions that commit and that do not.
+pub fn ddl(client: &mut Client) -> Result<()> {
+    for round in 0..16_u64 {
+        client.transaction(|work| {
+            let name = format!("tree{}", round % 5);
+            if work.state.contains_key(&name) {
+                work.drop_tree(&name)?;
+                if round % 4 == 1 {
+                    let tree = work.tree(&name)?;
+                    work.put(&tree, b"again", b"1".to_vec())?;
+                }
+            } else {
+                let tree = work.tree(&name)?;
+                for n in 0..20 {
+                    let value = work.fresh(300);
+                    work.put(&tree, &key(n), value)?;
+                }
+            }
+            if round % 3 == 0 {
+                let mut savepoint = work.write.savepoint()?;
+                let tree = savepoint.tree("never")?;
+                savepoint.put(&tree, "a", "b")?;
+                savepoint.rollback()?;
+            }
+            Ok(if round % 4 == 2 { End::Abort } else { End::Commit })
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Every crash point: each workload is cut at every I/O call, with several losses each, and recovery is
+//! cut in turn at a sample of its calls. `ARGALI_SEEDS=1..100` runs a long campaign; `ARGALI_STRIDE=1`
+//! makes every workload exhaustive.
+#![allow(clippy::unwrap_used)] // a test that cannot go on should panic
+
+mod crash;
+
+use argali::Result;
+use crash::{Campaign, Client, TORN_PAGES, options, seeds, workload};
+
+/// Runs `workload` over the seeds in both torn-page modes.
+fn campaign(name: &'static str, stride: usize, workload: fn(&mut Client) -> Result<()>) {
+    let stride = std::env::var("ARGALI_STRIDE").map_or(stride, |text| text.parse().unwrap());
+    for seed in seeds() {
+        for mode in TORN_PAGES {
+            let options = options().torn_pages(mode);
+            let campaign = Campaign { name, seed, options, workload, stride, nested_every: 40 };
+            let tally = campaign.run();
+            println!("{name} seed {seed} {mode:?}: {tally:?}");
+            assert!(tally.calls > 100, "{name} is too small to show anything: {tally:?}");
+        }
+    }
+}
+
+#[test]
+fn mix_of_puts_and_deletes() {
+    campaign("mix", 1, workload::mix);
+}
+
+#[test]
+fn bank() {
+    campaign("bank", 1, workload::bank);
+}
+
+#[test]
+fn splits() {
+    campaign("splits", 1, workload::splits);
+}
+
+#[test]
+fn aborts_with_steal() {
+    campaign("steal", 1, workload::steal);
+}
+
+#[test]
+fn checkpoints_under_load() {
+    campaign("checkpoints", 1, workload::checkpoints);
+}
+
+#[test]
+fn trees_created_and_dropped() {
+    campaign("ddl", 1, workload::ddl);
+}
