@@ -117,3 +117,56 @@ impl Writer for Vec<u8> {
         self.extend_from_slice(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_little_endian_and_come_back_in_order() {
+        let mut bytes = Vec::new();
+        bytes.put_u8(1);
+        bytes.put_u16(0x0203);
+        bytes.put_u32(0x0405_0607);
+        bytes.put_u64(0x0809_0a0b_0c0d_0e0f);
+        bytes.put_short_bytes(b"ab");
+        bytes.put_long_bytes(b"c");
+        let golden = [
+            &[1, 3, 2, 7, 6, 5, 4, 0x0f, 0x0e, 0x0d, 0x0c, 0x0b, 0x0a, 9, 8][..],
+            &[2, 0, b'a', b'b', 1, 0, 0, 0, b'c'],
+        ];
+        assert_eq!(bytes, golden.concat());
+
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(reader.u8(), Some(1));
+        assert_eq!(reader.u16(), Some(0x0203));
+        assert_eq!(reader.u32(), Some(0x0405_0607));
+        assert_eq!(reader.u64(), Some(0x0809_0a0b_0c0d_0e0f));
+        assert_eq!(reader.short_bytes(), Some(&b"ab"[..]));
+        assert_eq!((reader.is_empty(), reader.rest().len()), (false, 5));
+        assert_eq!(reader.long_bytes(), Some(&b"c"[..]));
+        assert!(reader.is_empty());
+    }
+
+    #[test]
+    fn reading_past_the_end_is_none_and_takes_nothing() {
+        let bytes = [1, 2, 3];
+        let mut reader = Reader::new(&bytes);
+        assert_eq!((reader.u32(), reader.u64(), reader.take(4)), (None, None, None));
+        assert_eq!(reader.rest(), bytes);
+        assert_eq!(reader.take(3), Some(&bytes[..]));
+        assert_eq!((reader.u8(), reader.u16(), reader.take(0)), (None, None, Some(&[][..])));
+    }
+
+    #[test]
+    fn a_damaged_length_is_none() {
+        assert_eq!(Reader::new(&[3, 0, 1, 2]).short_bytes(), None);
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 1]).long_bytes(), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "below 64 KiB")]
+    fn a_short_field_has_a_limit() {
+        Vec::new().put_short_bytes(&vec![0; 1 << 16]);
+    }
+}

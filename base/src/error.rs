@@ -179,3 +179,37 @@ impl Error {
 fn at(lsn: Option<Lsn>) -> String {
     lsn.map_or_else(String::new, |lsn| format!(" (lsn {lsn})"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn corruption_names_file_offset_and_lsn() {
+        let error = Error::corrupt("data", 8192, Some(Lsn::new(120)), "checksum 1, expected 2");
+        let text = "corrupt data at offset 8192 (lsn @120): checksum 1, expected 2";
+        assert_eq!((error.to_string().as_str(), error.is_corruption()), (text, true));
+        let error = Error::corrupt("control", 0, None, "both slots are bad");
+        assert_eq!(error.to_string(), "corrupt control at offset 0: both slots are bad");
+    }
+
+    #[test]
+    fn an_io_error_names_call_and_file_and_keeps_its_source() {
+        let error = Error::io("write", "wal/0.log", io::ErrorKind::StorageFull.into());
+        assert!(error.to_string().starts_with("write wal/0.log: "), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
+    #[test]
+    fn only_conflicts_are_worth_a_retry() {
+        let (txn, holder, lock) = (TxnId::new(3), TxnId::new(4), "tree 7".to_owned());
+        let deadlock = Error::Deadlock { txn, lock: lock.clone(), holder };
+        let timeout = Error::LockTimeout { txn, lock, waited: Duration::from_secs(1), holder };
+        assert!(deadlock.is_retryable() && timeout.is_retryable());
+        assert!(timeout.to_string().contains("held by t4"), "{timeout}");
+        let unknown = Error::CommitUnknown { lsn: Lsn::FIRST, cause: "EIO".to_owned() };
+        for error in [unknown, Error::Closed, Error::corrupt("data", 0, None, "x")] {
+            assert!(!error.is_retryable(), "{error}");
+        }
+    }
+}

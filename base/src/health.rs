@@ -39,3 +39,23 @@ impl Health {
         cause
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cause_stays_and_all_clones_know_it() {
+        let health = Health::new();
+        let clone = health.clone();
+        health.check().expect("nothing happened yet");
+        let eio = || std::io::Error::from_raw_os_error(5);
+        let returned = clone.poison(Error::io("sync", "wal/0.log", eio()));
+        assert!(matches!(returned, Error::Io { op: "sync", .. }));
+        clone.poison(Error::Closed);
+        assert!(health.is_poisoned());
+        let message = health.check().expect_err("poisoned").to_string();
+        assert!(message.contains("sync wal/0.log"), "{message}");
+        assert!(message.contains("open it again"), "{message}");
+    }
+}

@@ -93,3 +93,24 @@ macro_rules! prefixed {
 prefixed!(Lsn, "@");
 prefixed!(PageId, "p");
 prefixed!(TxnId, "t");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_id_prints_in_its_one_form() {
+        let (lsn, page, txn) = (Lsn::new(120), PageId::new(7), TxnId::new(3));
+        assert_eq!(format!("{lsn} {page} {txn}"), "@120 p7 t3");
+        assert_eq!(format!("{lsn:?} {page:?} {txn:?}"), "@120 p7 t3");
+        assert_eq!((lsn.get(), page.get(), txn.get()), (120, 7, 3));
+    }
+
+    #[test]
+    fn no_record_is_before_all_records() {
+        assert!(Lsn::NONE.is_none() && !Lsn::FIRST.is_none());
+        assert!(Lsn::NONE < Lsn::FIRST && Lsn::FIRST < Lsn::MAX);
+        assert_eq!(Lsn::FIRST.advance(8), Lsn::new(72));
+        assert_eq!((Lsn::default(), TxnId::default()), (Lsn::NONE, TxnId::NONE));
+    }
+}

@@ -153,7 +153,7 @@ impl FileState {
         let mut len = image.len();
         let mut resizes_left = rng.usize(0..=self.resizes());
         // Versions seen of each sector, the durable one included: the k-th replaces the choice so far
-        // with probability 1/k, which makes all of them equally likely.
+        // with probability 1/k, which makes all of them equally likely (but for cut files).
         let mut versions: HashMap<u64, u32> = HashMap::new();
         for change in &self.pending {
             match &change.what {
@@ -174,7 +174,6 @@ impl FileState {
                     resizes_left -= 1;
                     image.set_len(*to);
                     len = *to;
-                    versions.retain(|sector, _| sector * (SECTOR as u64) < len);
                 }
                 What::SetLen(_) => {}
             }
