@@ -142,7 +142,8 @@ impl TxnManager {
         self.kits.lock().push(kit);
     }
 
-    /// Transaction table: every transaction with a record in the log. Entries are locked one by one.
+    /// Transaction table: every transaction with a record in the log replaces what `out` held. Entries are
+    /// locked one by one.
     pub fn active(&self, out: &mut Vec<ActiveTxn>) {
         self.table.active(out);
     }

@@ -120,8 +120,9 @@ impl TxnTable {
         self.next_txn.load(Ordering::Relaxed)
     }
 
-    /// Every transaction with a record in the log.
+    /// Replaces `out` by every transaction with a record in the log.
     pub(crate) fn active(&self, out: &mut Vec<ActiveTxn>) {
+        out.clear();
         for slot in self.slots.read().iter() {
             let Chain { txn, state, first, last, undo_next } = *slot.lock();
             if !first.is_none() {
