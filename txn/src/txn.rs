@@ -146,6 +146,12 @@ impl Txn {
         self.options.isolation
     }
 
+    /// Whether it locks what it touches. The engine's own transactions and those of a restart do not:
+    /// their lock calls succeed and do nothing.
+    pub fn takes_locks(&self) -> bool {
+        self.kind == Kind::User
+    }
+
     /// Its last record, `NONE` while it has none.
     pub fn last_lsn(&self) -> Lsn {
         self.kit().slot.lock().last

@@ -1,0 +1,134 @@
+//! The B+tree: rows in key order.
+//!
+//! ```text
+//!  level 2                 root                     never moves: it is the tree's name
+//!                        /   │   \
+//!  level 1            inner  …  inner ─► 0          separators, shortened
+//!                    /  │  \
+//!  level 0       leaf ─► leaf ─► leaf ─► … ─► 0     rows, ghosts; linked to the right
+//! ```
+//!
+//! After *ARIES/IM* (Mohan and Levine, 1992) with these differences:
+//!
+//! - Readers and writers descend without latches and validate versions (optimistic lock coupling, Leis
+//!   et al. 2016), instead of latch coupling with a `Delete_Bit` and an `SM_Bit`.
+//! - A split is *one* log record that changes all its pages, so no half-done split exists after redo:
+//!   there is no nested top action, no tree latch, and logical undo always finds a sound tree.
+//! - A delete leaves a ghost, so a rollback never needs room, and the deleted key remains as a border
+//!   for next-key locks.
+//! - Nodes are never merged. Invariant **T1**: only the leaf of an empty tree is empty.
+//!
+//! Latch order: new pages (nobody knows them), down, right, the map page last. Nobody waits for a lock
+//! under a latch; who cannot get a latch at once in a structure change lets go of everything and comes
+//! again.
+//!
+//! Reading order: [`node`] (layout), [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
+//! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`]
+//! and [`purge`]; [`scan`], [`free`], [`verify`].
+
+mod delete;
+mod descent;
+mod free;
+mod insert;
+mod locks;
+mod node;
+mod purge;
+mod read;
+mod scan;
+mod search;
+mod split;
+mod target;
+mod undo;
+mod update;
+mod verify;
+mod write;
+
+use argali_base::sync::Arc;
+use argali_base::{PageId, Result};
+use argali_buffer_pool::BufferPool;
+use argali_pager::{HEADER_BYTES, PageKind, PageOp};
+use argali_txn::{Edit, Txn, Undo};
+
+use crate::Space;
+
+pub use scan::Entry;
+pub(crate) use undo::TreeUndo;
+pub use verify::TreeStats;
+
+/// What a write found in its place.
+pub type Old = Option<Vec<u8>>;
+
+/// Log bytes of formatting a root and marking it used.
+const CREATE_BYTES: usize = 64;
+
+/// One B+tree, known by its root page, which never moves. Holds no transaction state.
+#[derive(Clone)]
+pub struct BTree {
+    space: Arc<Space>,
+    root: PageId,
+}
+
+impl BTree {
+    /// Allocates and formats a root: a structure change that survives the transaction's rollback, so
+    /// the caller sees to it that an aborted creation is freed again (see the engine's catalog).
+    pub fn create(space: &Arc<Space>, txn: &mut Txn) -> Result<Self> {
+        let reserved = space.reserve(txn, 1)?;
+        let root = reserved.ids()[0];
+        let tree = Self::open(space, root);
+        txn.admit(CREATE_BYTES, 2)?;
+        let mut page = space.pool().create(root)?;
+        let mut map = space.map(root)?;
+        let edits = &mut [
+            Edit { page: &mut page, ops: &[tree.format(PageKind::Leaf, 0)] },
+            Edit { page: &mut map, ops: &[space.bit(root, true)] },
+        ];
+        txn.update(edits, Undo::Never);
+        Ok(tree)
+    }
+
+    /// At a fixed page (the catalog of a new database); the page's bit must be set already.
+    pub fn create_at(space: &Arc<Space>, txn: &mut Txn, root: PageId) -> Result<Self> {
+        let tree = Self::open(space, root);
+        tree.pool().pager().grow_to(root)?;
+        txn.admit(CREATE_BYTES, 1)?;
+        let mut page = space.pool().create(root)?;
+        let ops = [tree.format(PageKind::Leaf, 0)];
+        txn.update(&mut [Edit { page: &mut page, ops: &ops }], Undo::Never);
+        Ok(tree)
+    }
+
+    /// The tree with this root. Reads nothing.
+    pub fn open(space: &Arc<Space>, root: PageId) -> Self {
+        Self { space: Arc::clone(space), root }
+    }
+
+    /// The page the tree is known by.
+    pub fn root(&self) -> PageId {
+        self.root
+    }
+
+    /// Largest key plus value, in bytes, for the database's page size: about a quarter of a page, so that
+    /// every node holds at least four entries and a split always makes room.
+    pub fn entry_bytes_max(&self) -> usize {
+        let page = self.pool().pager().options().page_size.bytes();
+        (page - HEADER_BYTES) / 4 - node::SLOT_BYTES - node::INNER_HEADER
+    }
+
+    fn format(&self, kind: PageKind, level: u8) -> PageOp<'static> {
+        PageOp::Format { kind, level, owner: self.root.get() }
+    }
+
+    fn space(&self) -> &Space {
+        &self.space
+    }
+
+    fn pool(&self) -> &BufferPool {
+        self.space.pool()
+    }
+}
+
+impl std::fmt::Debug for BTree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BTree({})", self.root)
+    }
+}

@@ -1,0 +1,158 @@
+//! From the root to a node, without latches.
+//!
+//! ```text
+//!  glimpse parent (version 7) ── load child id ── parent still 7? ── glimpse child ── parent still 7?
+//!                                                    │ the id is true                    │ and was so when
+//!                                                    │                                   │ the child was seen
+//!                                                    └── no: begin again at the root ◄───┘
+//! ```
+//!
+//! Levels fall by one with each step and are checked, so a descent ends after as many steps as the root
+//! is high, whatever the pages say. What makes no sense although no version changed is `Corrupt`.
+//!
+//! In a pool of a few frames somebody's eviction can spoil every round. After [`PATIENCE`] rounds a
+//! descent is *patient*: it holds a shared latch on the node it looks at (parent and child while it
+//! steps down), so nothing it relies on can change or go. That may read a page under a latch, which is
+//! why it is the last resort.
+
+use argali_base::{Error, PageId, Result};
+use argali_buffer_pool::{PageGlimpse, PageRead, PageWrite, Restart};
+
+use super::BTree;
+use super::node;
+use super::search;
+use crate::fault::corrupt;
+
+/// Rounds after which optimism ends.
+const PATIENCE: u32 = 24;
+/// Rounds that may fail for want of a frame before the caller hears of it.
+const STARVED_ROUNDS: u32 = 3;
+
+/// Why an attempt did not come to its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Something changed meanwhile: begin again.
+    Again,
+    /// No use in trying again.
+    Failed(Error),
+}
+
+impl From<Restart> for Stop {
+    fn from(_: Restart) -> Self {
+        Self::Again
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What an attempt returns.
+pub(super) type Attempt<T> = Result<T, Stop>;
+
+/// Runs `attempt(patient)` until it comes to an end.
+pub(super) fn retry<T>(mut attempt: impl FnMut(bool) -> Attempt<T>) -> Result<T> {
+    let mut round = 0;
+    loop {
+        match attempt(round >= PATIENCE) {
+            Ok(value) => return Ok(value),
+            // The pool has waited for a frame already, but with our latches held.
+            Err(Stop::Failed(Error::PoolExhausted { .. })) if round < STARVED_ROUNDS => {}
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Again) => {}
+        }
+        round += 1;
+        if round > 2 {
+            argali_base::sync::thread::yield_now();
+        }
+    }
+}
+
+/// A node somebody looks at. Patient ones are pinned by a shared latch.
+pub(super) struct Node<'p> {
+    pub(super) glimpse: PageGlimpse<'p>,
+    pin: Option<PageRead<'p>>,
+}
+
+impl<'p> Node<'p> {
+    pub(super) fn validate(&self) -> Attempt<()> {
+        Ok(self.glimpse.validate()?)
+    }
+
+    /// Exclusive latch on the node as it was looked at.
+    pub(super) fn upgrade(self) -> Attempt<PageWrite<'p>> {
+        // Its own shared latch would be in the way.
+        drop(self.pin);
+        Ok(self.glimpse.upgrade()?)
+    }
+}
+
+/// What a step down found.
+enum Step {
+    Arrived,
+    Down(PageId),
+}
+
+impl BTree {
+    /// Looks at page `id`; a patient look latches it, too.
+    pub(super) fn open_node(&self, id: PageId, patient: bool) -> Result<Node<'_>> {
+        let pin = if patient { Some(self.pool().read(id)?) } else { None };
+        Ok(Node { glimpse: self.pool().glimpse(id)?, pin })
+    }
+
+    /// Reads something out of a glimpse. Nonsense on a page that did not change is damage.
+    pub(super) fn look<T>(
+        &self,
+        glimpse: &PageGlimpse<'_>,
+        read: impl FnOnce(&PageGlimpse<'_>) -> Result<T, Restart>,
+    ) -> Attempt<T> {
+        let seen = read(glimpse);
+        glimpse.validate()?;
+        seen.map_err(|Restart| self.nonsense(glimpse.id()))
+    }
+
+    /// As [`BTree::look`], on a latched page.
+    pub(super) fn inspect<T>(
+        &self,
+        page: &PageWrite<'_>,
+        read: impl FnOnce(&argali_pager::PageRef<'_>) -> Result<T, Restart>,
+    ) -> Attempt<T> {
+        read(&page.page()).map_err(|Restart| self.nonsense(page.id()))
+    }
+
+    fn nonsense(&self, id: PageId) -> Stop {
+        let what = format!("is no sound node of the tree with root {}", self.root());
+        Stop::Failed(corrupt(self.pool(), id, what))
+    }
+
+    /// The node at `level` under which `key` belongs, with its level (less than asked for when the whole
+    /// tree is lower).
+    pub(super) fn descend(&self, key: &[u8], level: u8, patient: bool) -> Attempt<(Node<'_>, u8)> {
+        let mut node = self.open_node(self.root(), patient)?;
+        let mut here = self.look(&node.glimpse, |view| node::level(view, self.root()))?;
+        loop {
+            let step = self.look(&node.glimpse, |view| {
+                if node::level(view, self.root())? != here {
+                    return Err(Restart);
+                }
+                if here <= level {
+                    return Ok(Step::Arrived);
+                }
+                Ok(Step::Down(search::in_inner(view, key)?.1))
+            })?;
+            let Step::Down(child) = step else { return Ok((node, here)) };
+            node = self.step_down(&node, child, patient)?;
+            here -= 1;
+        }
+    }
+
+    /// Looks at `child`, of which `parent` said it belongs there, and asks the parent again.
+    fn step_down(&self, parent: &Node<'_>, child: PageId, patient: bool) -> Attempt<Node<'_>> {
+        let opened = self.open_node(child, patient);
+        // A page that cannot be read is news only if the pointer to it was true.
+        parent.validate()?;
+        Ok(opened?)
+    }
+}

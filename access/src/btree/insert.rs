@@ -1,0 +1,84 @@
+//! A key that is nowhere in its leaf enters it.
+//!
+//! The next key, whose gap is being entered, stands in the next slot, or first in the right sibling, or
+//! nowhere. The sibling is looked at before the leaf is latched and validated after: while the leaf's
+//! latch is held, nobody can complete a scan across the border.
+
+use argali_buffer_pool::PageWrite;
+use argali_pager::PageOp;
+use argali_txn::{Edit, LockName, Undo};
+
+use super::BTree;
+use super::descent::{Attempt, Node};
+use super::node::{self, LeafCell, SLOT_BYTES};
+use super::target::{Spot, Target};
+use super::undo::{self, Kind};
+use super::write::{Done, Work};
+use crate::TREE_OWNER;
+use crate::fault::corrupt;
+
+impl BTree {
+    pub(super) fn insert_at(
+        &self,
+        work: &mut Work<'_>,
+        target: Target<'_>,
+        spot: &Spot,
+        value: &[u8],
+    ) -> Attempt<Done> {
+        let sibling = match spot.link {
+            Some(id) if work.gaps && !spot.next_is_here() => Some(self.open_node(id, false)?),
+            _ => None,
+        };
+        let mut page = target.latch()?;
+        if work.gaps {
+            let next = self.next_name(&page, spot, sibling)?;
+            if let Err(wanted) = self.enter_gap(work.txn, work.key, next) {
+                drop(page);
+                return Err(work.wait_for(wanted));
+            }
+        }
+        let mut cell = Vec::with_capacity(node::LEAF_HEADER + work.key.len() + value.len());
+        node::push_leaf_cell(&mut cell, work.key, value);
+        let slot = spot.slot as u16;
+        let ops = [PageOp::Insert { slot, head: node::head(work.key), cell: &cell }];
+        if !ops[0].fits(page.page()) {
+            drop(page);
+            return Err(work.room_for(self, cell.len() + SLOT_BYTES));
+        }
+        let body = undo::body(Kind::Insert, self.root(), work.key, &[]);
+        let undo = Undo::Logical { owner: TREE_OWNER, body: &body };
+        work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
+        Ok(Done::Inserted)
+    }
+
+    /// Lock name of the first key behind the spot.
+    fn next_name(
+        &self,
+        leaf: &PageWrite<'_>,
+        spot: &Spot,
+        sibling: Option<Node<'_>>,
+    ) -> Attempt<LockName> {
+        if spot.next_is_here() {
+            let cell = self.inspect(leaf, |view| LeafCell::read(view, spot.slot))?;
+            return Ok(self.key_name(cell.key(leaf.page())));
+        }
+        let Some(sibling) = sibling else { return Ok(self.end_name()) };
+        let mut key = Vec::new();
+        let found = self.look(&sibling.glimpse, |view| {
+            if node::level(view, self.root())? != 0 {
+                return Err(argali_buffer_pool::Restart);
+            }
+            if view.slot_count()? == 0 {
+                return Ok(false);
+            }
+            let cell = LeafCell::read(view, 0)?;
+            view.copy(cell.key_at(), cell.key_len, &mut key)?;
+            Ok(true)
+        })?;
+        if !found {
+            // Invariant T1 of the tree: only a root leaf is ever empty.
+            return Err(corrupt(self.pool(), sibling.glimpse.id(), "is an empty leaf").into());
+        }
+        Ok(self.key_name(&key))
+    }
+}

@@ -1,0 +1,141 @@
+//! Which locks a tree operation takes.
+//!
+//! ```text
+//!  read key k      S on k                      absent or not: whoever inserts k asks X on it
+//!  scan past k     S on k and on the gap below it, ghosts too; at the end, the gap of the next key
+//!  write k         X on k
+//!  insert k        X on k, and for an instant Insert on the gap below the next key n
+//!
+//!  ───┬─────────┬───────────────┬─────────── keys
+//!     j         k (to come)     n
+//!     └──────── gap of n ───────┘   S there = somebody scanned it and relies on its being empty
+//! ```
+//!
+//! Keys are locked by hash, so a key can be locked before it exists and before its page is found: reads
+//! and writes lock first, with nothing latched, and look afterwards. Only the neighbour's gap must be
+//! checked while the leaf is latched, with a try-lock; when that fails the latch goes and the wait is
+//! done outside (rule: never wait for a lock under a latch).
+//!
+//! An insert splits a gap in two. If the inserting transaction itself relies on the old gap, it must
+//! rely on both halves: its own key gets the gap lock as well. Nothing joins two gaps while anybody
+//! relies on one of them: a cell goes only when no lock is on it ([`super::purge`]).
+//!
+//! Below serializable, gaps are not locked; read committed gives its read locks back at once, and takes
+//! none where `Commit_LSN` shows that everything on the page is committed. System transactions lock
+//! nothing.
+
+use std::hash::BuildHasher;
+
+use argali_base::Result;
+use argali_txn::{Gap, Isolation, KeyMode, LockMode, LockName, Txn};
+
+use super::BTree;
+
+/// S on a key.
+pub(super) const KEY_S: LockMode = LockMode::Key { key: KeyMode::S, gap: Gap::None };
+/// X on a key.
+pub(super) const KEY_X: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::None };
+/// X on a key, S on the gap below it.
+pub(super) const KEY_X_GAP_S: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::S };
+/// Insertion into the gap below a key.
+pub(super) const GAP_INSERT: LockMode = LockMode::Key { key: KeyMode::None, gap: Gap::Insert };
+/// Removal of a key's cell: nobody may have locked anything there.
+pub(super) const REMOVE: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::X };
+/// S on the gap below a key.
+const GAP_S: LockMode = LockMode::Key { key: KeyMode::None, gap: Gap::S };
+/// S on a key and on the gap below it.
+const KEY_S_GAP_S: LockMode = LockMode::Key { key: KeyMode::S, gap: Gap::S };
+
+/// What a scan locks as it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ScanLocks {
+    /// Nothing: the tree is locked, or nobody asks.
+    None,
+    /// Keys for an instant, unless the page is settled.
+    Instant,
+    /// Keys.
+    Keys,
+    /// Keys and gaps.
+    KeysAndGaps,
+}
+
+impl ScanLocks {
+    /// What to lock on a key: `inside` the range, or the first one past it.
+    pub(super) fn mode(self, inside: bool) -> Option<LockMode> {
+        match (self, inside) {
+            (Self::None, _) | (Self::Instant | Self::Keys, false) => None,
+            (Self::Instant | Self::Keys, true) => Some(KEY_S),
+            (Self::KeysAndGaps, true) => Some(KEY_S_GAP_S),
+            (Self::KeysAndGaps, false) => Some(GAP_S),
+        }
+    }
+}
+
+impl BTree {
+    /// Lock name of a key.
+    pub(super) fn key_name(&self, key: &[u8]) -> LockName {
+        let tree = self.root().get();
+        let hash = foldhash::fast::FixedState::with_seed(tree).hash_one(key);
+        LockName::Key { tree, hash }
+    }
+
+    /// Lock name of the gap above the last key.
+    pub(super) fn end_name(&self) -> LockName {
+        LockName::End { tree: self.root().get() }
+    }
+
+    /// Takes the intention locks on database and tree, once per transaction. Returns what is now held on
+    /// the tree; a system transaction counts as holding it all.
+    pub(super) fn intend(&self, txn: &mut Txn, mode: LockMode) -> Result<LockMode> {
+        if !txn.takes_locks() {
+            return Ok(LockMode::X);
+        }
+        let tree = LockName::Tree(self.root().get());
+        if let Some(held) = txn.holds(tree).filter(|held| held.covers(mode)) {
+            return Ok(held);
+        }
+        txn.lock(LockName::Database, mode)?;
+        txn.lock(tree, mode)?;
+        Ok(txn.holds(tree).unwrap_or(mode))
+    }
+
+    /// X on `key`, with the intentions above it. Nothing may be latched. Says whether gaps matter.
+    pub(super) fn lock_for_write(&self, txn: &mut Txn, key: &[u8]) -> Result<bool> {
+        if self.intend(txn, LockMode::IX)?.covers(LockMode::X) {
+            return Ok(false);
+        }
+        txn.lock(self.key_name(key), KEY_X)?;
+        Ok(true)
+    }
+
+    /// What a scan of `txn` locks; takes the intentions.
+    pub(super) fn scan_locks(&self, txn: &mut Txn) -> Result<ScanLocks> {
+        if self.intend(txn, LockMode::IS)?.covers(LockMode::S) {
+            return Ok(ScanLocks::None);
+        }
+        Ok(match txn.isolation() {
+            Isolation::Serializable => ScanLocks::KeysAndGaps,
+            Isolation::RepeatableRead => ScanLocks::Keys,
+            Isolation::ReadCommitted => ScanLocks::Instant,
+        })
+    }
+
+    /// Under the latch of the leaf that `key` is about to enter: may it split the gap below `next`?
+    /// `Err` is what to wait for with nothing latched.
+    pub(super) fn enter_gap(
+        &self,
+        txn: &mut Txn,
+        key: &[u8],
+        next: LockName,
+    ) -> Result<(), (LockName, LockMode)> {
+        if !txn.try_lock_instant(next, GAP_INSERT) {
+            return Err((next, GAP_INSERT));
+        }
+        let relies = matches!(txn.holds(next), Some(LockMode::Key { gap: Gap::S | Gap::X, .. }));
+        let own = self.key_name(key);
+        if relies && !txn.try_lock(own, KEY_X_GAP_S) {
+            return Err((own, KEY_X_GAP_S));
+        }
+        Ok(())
+    }
+}

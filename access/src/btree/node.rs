@@ -1,0 +1,244 @@
+//! What a tree page looks like, for latched pages and for optimistic glimpses alike.
+//!
+//! ```text
+//!  leaf cell   flags u8 (bit 0: ghost) │ key length u16 │ value length u16 │ key │ value │ slack
+//!  inner cell  child u64 │ separator              slot 0 has an empty separator (= minus infinity)
+//! ```
+//!
+//! The slack of a leaf cell is what a shrunk value left behind: an abort may need it again. Every slot
+//! carries the key's *head*, its first four bytes as a big-endian number padded with zeros, so most
+//! comparisons never touch the cell.
+//!
+//! [`View`] is the little that searching needs to read. A glimpse may answer nonsense while somebody
+//! writes; all readers here check what they compute with and say [`Restart`], and the caller finds out
+//! (by validating the version) whether that was a race or damage.
+
+use std::cmp::Ordering;
+
+use argali_base::PageId;
+use argali_buffer_pool::{PageGlimpse, Restart};
+use argali_pager::{HEADER_BYTES, PageKind, PageRef};
+
+/// Bytes before the key of a leaf cell.
+pub(super) const LEAF_HEADER: usize = 5;
+/// Bytes before the separator of an inner cell.
+pub(super) const INNER_HEADER: usize = 8;
+/// Bytes of a slot.
+pub(super) const SLOT_BYTES: usize = 8;
+/// Deepest tree believed in: 2^64 pages of two children each.
+pub(super) const LEVEL_MAX: u8 = 64;
+
+const GHOST: u8 = 1;
+
+// Offsets in the page header; the table stands in `pager/src/page.rs`.
+const KIND_AT: usize = 4;
+const LEVEL_AT: usize = 6;
+const LSN_AT: usize = 16;
+const LINK_AT: usize = 48;
+const OWNER_AT: usize = 56;
+
+/// Bounds-checked reading of a page that may be changing meanwhile.
+pub(super) trait View {
+    /// The byte at `at`.
+    fn u8(&self, at: usize) -> Result<u8, Restart>;
+    /// The two bytes at `at`.
+    fn u16(&self, at: usize) -> Result<u16, Restart>;
+    /// The eight bytes at `at`.
+    fn u64(&self, at: usize) -> Result<u64, Restart>;
+    /// Slots in the page.
+    fn slot_count(&self) -> Result<usize, Restart>;
+    /// Offset and length of a cell, inside the page.
+    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart>;
+    /// Key head kept in the slot.
+    fn head(&self, slot: usize) -> Result<u32, Restart>;
+    /// How the `len` bytes at `at` compare with `key`.
+    fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart>;
+}
+
+/// First four key bytes, big-endian, padded with zeros: orders like the key unless equal.
+pub(super) fn head(key: &[u8]) -> u32 {
+    let mut bytes = [0; 4];
+    let len = key.len().min(4);
+    bytes[..len].copy_from_slice(&key[..len]);
+    u32::from_be_bytes(bytes)
+}
+
+/// Level of a node of the tree rooted at `owner` (0 = leaf); `Restart` when it is no such node.
+pub(super) fn level(view: &impl View, owner: PageId) -> Result<u8, Restart> {
+    let (kind, level) = (view.u8(KIND_AT)?, view.u8(LEVEL_AT)?);
+    let fits = match level {
+        0 => kind == PageKind::Leaf as u8,
+        1..=LEVEL_MAX => kind == PageKind::Inner as u8,
+        _ => false,
+    };
+    if fits && view.u64(OWNER_AT)? == owner.get() { Ok(level) } else { Err(Restart) }
+}
+
+/// pageLSN.
+pub(super) fn lsn(view: &impl View) -> Result<argali_base::Lsn, Restart> {
+    view.u64(LSN_AT).map(argali_base::Lsn::new)
+}
+
+/// Right sibling; `None` for the last node of a level.
+pub(super) fn link(view: &impl View) -> Result<Option<PageId>, Restart> {
+    Ok(match view.u64(LINK_AT)? {
+        0 => None,
+        id => Some(PageId::new(id)),
+    })
+}
+
+/// Where the parts of a leaf cell are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LeafCell {
+    pub(super) at: usize,
+    pub(super) len: usize,
+    pub(super) ghost: bool,
+    pub(super) key_len: usize,
+    pub(super) value_len: usize,
+}
+
+impl LeafCell {
+    pub(super) fn read(view: &impl View, slot: usize) -> Result<Self, Restart> {
+        let (at, len) = view.cell(slot)?;
+        if len < LEAF_HEADER {
+            return Err(Restart);
+        }
+        let cell = Self {
+            at,
+            len,
+            ghost: view.u8(at)? & GHOST != 0,
+            key_len: usize::from(view.u16(at + 1)?),
+            value_len: usize::from(view.u16(at + 3)?),
+        };
+        if cell.used() <= len { Ok(cell) } else { Err(Restart) }
+    }
+
+    pub(super) fn key_at(&self) -> usize {
+        self.at + LEAF_HEADER
+    }
+
+    pub(super) fn value_at(&self) -> usize {
+        self.key_at() + self.key_len
+    }
+
+    /// Bytes in use; the rest of `len` is slack.
+    pub(super) fn used(&self) -> usize {
+        LEAF_HEADER + self.key_len + self.value_len
+    }
+
+    /// Whether `value_len` bytes fit without making the cell longer.
+    pub(super) fn holds(&self, value_len: usize) -> bool {
+        LEAF_HEADER + self.key_len + value_len <= self.len
+    }
+
+    pub(super) fn key(self, page: PageRef<'_>) -> &[u8] {
+        &page.bytes()[self.key_at()..self.value_at()]
+    }
+
+    pub(super) fn value(self, page: PageRef<'_>) -> &[u8] {
+        &page.bytes()[self.value_at()..self.at + self.used()]
+    }
+}
+
+/// First five bytes of a leaf cell.
+///
+/// # Panics
+/// When a length exceeds 64 KiB; callers checked sizes against a quarter of a page.
+pub(super) fn leaf_header(ghost: bool, key_len: usize, value_len: usize) -> [u8; LEAF_HEADER] {
+    let short = |len: usize| u16::try_from(len).expect("entries are at most a quarter of a page");
+    let (k, v) = (short(key_len).to_le_bytes(), short(value_len).to_le_bytes());
+    [u8::from(ghost) * GHOST, k[0], k[1], v[0], v[1]]
+}
+
+/// Appends a live leaf cell without slack.
+pub(super) fn push_leaf_cell(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.extend_from_slice(&leaf_header(false, key.len(), value.len()));
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+}
+
+/// Where the parts of an inner cell are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InnerCell {
+    pub(super) child: PageId,
+    pub(super) separator_at: usize,
+    pub(super) separator_len: usize,
+}
+
+impl InnerCell {
+    pub(super) fn read(view: &impl View, slot: usize) -> Result<Self, Restart> {
+        let (at, len) = view.cell(slot)?;
+        let separator_len = len.checked_sub(INNER_HEADER).ok_or(Restart)?;
+        let child = PageId::new(view.u64(at)?);
+        Ok(Self { child, separator_at: at + INNER_HEADER, separator_len })
+    }
+
+    pub(super) fn separator(self, page: PageRef<'_>) -> &[u8] {
+        &page.bytes()[self.separator_at..self.separator_at + self.separator_len]
+    }
+}
+
+/// Appends an inner cell.
+pub(super) fn push_inner_cell(out: &mut Vec<u8>, child: PageId, separator: &[u8]) {
+    out.extend_from_slice(&child.get().to_le_bytes());
+    out.extend_from_slice(separator);
+}
+
+impl View for PageGlimpse<'_> {
+    fn u8(&self, at: usize) -> Result<u8, Restart> {
+        PageGlimpse::u8(self, at)
+    }
+    fn u16(&self, at: usize) -> Result<u16, Restart> {
+        PageGlimpse::u16(self, at)
+    }
+    fn u64(&self, at: usize) -> Result<u64, Restart> {
+        PageGlimpse::u64(self, at)
+    }
+    fn slot_count(&self) -> Result<usize, Restart> {
+        PageGlimpse::slot_count(self)
+    }
+    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
+        PageGlimpse::cell(self, slot)
+    }
+    fn head(&self, slot: usize) -> Result<u32, Restart> {
+        PageGlimpse::head(self, slot)
+    }
+    fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
+        self.compare(at, len, key)
+    }
+}
+
+fn bytes<const N: usize>(page: &PageRef<'_>, at: usize) -> Result<[u8; N], Restart> {
+    let end = at.checked_add(N).ok_or(Restart)?;
+    page.bytes().get(at..end).and_then(|b| b.try_into().ok()).ok_or(Restart)
+}
+
+impl View for PageRef<'_> {
+    fn u8(&self, at: usize) -> Result<u8, Restart> {
+        bytes::<1>(self, at).map(|[byte]| byte)
+    }
+    fn u16(&self, at: usize) -> Result<u16, Restart> {
+        bytes(self, at).map(u16::from_le_bytes)
+    }
+    fn u64(&self, at: usize) -> Result<u64, Restart> {
+        bytes(self, at).map(u64::from_le_bytes)
+    }
+    fn slot_count(&self) -> Result<usize, Restart> {
+        Ok(PageRef::slot_count(self))
+    }
+    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
+        if slot >= PageRef::slot_count(self) {
+            return Err(Restart);
+        }
+        let at = HEADER_BYTES + slot * SLOT_BYTES;
+        let (offset, len) = (usize::from(self.u16(at)?), usize::from(self.u16(at + 2)?));
+        if offset + len <= self.bytes().len() { Ok((offset, len)) } else { Err(Restart) }
+    }
+    fn head(&self, slot: usize) -> Result<u32, Restart> {
+        PageRef::head(self, slot).ok_or(Restart)
+    }
+    fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
+        let end = at.checked_add(len).ok_or(Restart)?;
+        self.bytes().get(at..end).map(|stored| stored.cmp(key)).ok_or(Restart)
+    }
+}

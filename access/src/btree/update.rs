@@ -1,0 +1,74 @@
+//! A key that has a cell gets a new value: update of a row, or revival of a ghost.
+//!
+//! ```text
+//!  before   0│3│9│key│old value│sl         value fits the cell:   header if it changed, value
+//!  after    0│3│5│key│new  lue │sl         does not:              a longer cell
+//! ```
+//!
+//! A cell never gets shorter here: what the value gives up becomes slack, so that the undo of this
+//! change, and of every earlier one by the same transaction, finds its room (feature trap 20).
+
+use argali_pager::PageOp;
+use argali_txn::{Edit, Undo};
+
+use super::BTree;
+use super::descent::Attempt;
+use super::node::{self, LEAF_HEADER, LeafCell};
+use super::target::Target;
+use super::undo::{self, Kind};
+use super::write::{Done, Work};
+use crate::TREE_OWNER;
+
+impl BTree {
+    pub(super) fn rewrite_at(
+        &self,
+        work: &mut Work<'_>,
+        target: Target<'_>,
+        (slot, cell): (usize, LeafCell),
+        value: &[u8],
+    ) -> Attempt<Done> {
+        let mut page = target.latch()?;
+        let (kind, old) = if cell.ghost {
+            (Kind::Insert, &[][..])
+        } else {
+            (Kind::Update, cell.value(page.page()))
+        };
+        let old_len = old.len();
+        let mut body = undo::body(kind, self.root(), work.key, old);
+        let undo = Undo::Logical { owner: TREE_OWNER, body: &body };
+        if cell.holds(value.len()) {
+            let header = node::leaf_header(false, cell.key_len, value.len());
+            let ops = overwrite(slot, &cell, &header, value);
+            let ops =
+                if cell.ghost || cell.value_len != value.len() { &ops[..] } else { &ops[1..] };
+            work.txn.update(&mut [Edit { page: &mut page, ops }], undo);
+        } else {
+            let mut longer = Vec::with_capacity(LEAF_HEADER + work.key.len() + value.len());
+            node::push_leaf_cell(&mut longer, work.key, value);
+            let head = node::head(work.key);
+            let ops = [PageOp::Replace { slot: slot as u16, head, cell: &longer }];
+            if !ops[0].fits(page.page()) {
+                drop(page);
+                return Err(work.room_for(self, longer.len() - cell.len));
+            }
+            work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
+        }
+        if cell.ghost {
+            return Ok(Done::Inserted);
+        }
+        // The undo body begins with the old value: cut back, it is what the caller gets.
+        body.truncate(old_len);
+        Ok(Done::Replaced(body))
+    }
+}
+
+/// A live row with `value` in a cell that has room for it.
+pub(super) fn overwrite<'a>(
+    slot: usize,
+    cell: &LeafCell,
+    header: &'a [u8; LEAF_HEADER],
+    value: &'a [u8],
+) -> [PageOp<'a>; 2] {
+    let (slot, at) = (slot as u16, (LEAF_HEADER + cell.key_len) as u16);
+    [PageOp::Patch { slot, at: 0, bytes: header }, PageOp::Patch { slot, at, bytes: value }]
+}

@@ -1,0 +1,150 @@
+//! What insert, update and delete have in common: the way to the row.
+//!
+//! ```text
+//!  lock key (X) ─► find leaf ─► admit log space ─► latch leaf ─► change it: one record, one page
+//!       ▲              ▲             │ exact: the      │
+//!       │              │             │ old value's     ├─ neighbour's gap taken: unlatch, wait ─┐
+//!       │              │             │ size is known   ├─ leaf full: unlatch, make room ────────┤
+//!       │              └─────────────┴─ changed since ─┴────────────────────────────────────────┘
+//! ```
+//!
+//! Everything that can fail or wait comes before `Txn::update`; after it nothing can.
+
+use argali_base::{Error, Result};
+use argali_txn::{LockMode, LockName, Txn};
+
+use super::descent::{Attempt, Stop, retry};
+use super::node::LEAF_HEADER;
+use super::target::Target;
+use super::{BTree, Old, undo};
+
+/// Log bytes of the operations beside the bytes they carry, generously.
+const OPS_BYTES: usize = 48;
+
+/// What is to happen to a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Change<'a> {
+    /// The row shall have this value.
+    Put(&'a [u8]),
+    /// The row shall have this value unless it exists.
+    InsertNew(&'a [u8]),
+    /// The row shall not exist.
+    Delete,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Done {
+    Nothing,
+    Inserted,
+    /// The old value.
+    Replaced(Vec<u8>),
+}
+
+/// A change under way: what holds from attempt to attempt.
+pub(super) struct Work<'a> {
+    pub(super) txn: &'a mut Txn,
+    pub(super) key: &'a [u8],
+    change: Change<'a>,
+    /// Whether gaps of neighbours must be asked for.
+    pub(super) gaps: bool,
+    /// Log bytes asked for already.
+    admitted: usize,
+}
+
+impl BTree {
+    /// Sets the value of `key`; returns the old one.
+    ///
+    /// # Errors
+    /// `TooLarge`, `LogFull`, `Full`; deadlock and lock timeout (retryable); `Corrupt`, `Io`.
+    pub fn put(&self, txn: &mut Txn, key: &[u8], value: &[u8]) -> Result<Old> {
+        Ok(match self.write(txn, key, Change::Put(value))? {
+            Done::Nothing | Done::Inserted => None,
+            Done::Replaced(old) => Some(old),
+        })
+    }
+
+    /// Inserts only if the key is absent; `false` when it is there. Errors as [`BTree::put`].
+    pub fn insert_new(&self, txn: &mut Txn, key: &[u8], value: &[u8]) -> Result<bool> {
+        Ok(matches!(self.write(txn, key, Change::InsertNew(value))?, Done::Inserted))
+    }
+
+    /// Removes `key`; returns its value. Errors as [`BTree::put`].
+    pub fn delete(&self, txn: &mut Txn, key: &[u8]) -> Result<Old> {
+        Ok(match self.write(txn, key, Change::Delete)? {
+            Done::Nothing | Done::Inserted => None,
+            Done::Replaced(old) => Some(old),
+        })
+    }
+
+    fn write(&self, txn: &mut Txn, key: &[u8], change: Change<'_>) -> Result<Done> {
+        let value_len = match change {
+            Change::Put(value) | Change::InsertNew(value) => value.len(),
+            Change::Delete => 0,
+        };
+        let (size, limit) = (key.len() + value_len, self.entry_bytes_max());
+        if size > limit {
+            return Err(Error::TooLarge { what: "entry (key and value)", size, limit });
+        }
+        let gaps = self.lock_for_write(txn, key)?;
+        let mut work = Work { txn, key, change, gaps, admitted: 0 };
+        retry(|patient| self.attempt(&mut work, patient))
+    }
+
+    fn attempt(&self, work: &mut Work<'_>, patient: bool) -> Attempt<Done> {
+        let target = self.target(work.key, patient)?;
+        let spot = self.spot(&target, work.key)?;
+        let old_len = spot.live().map(|cell| cell.value_len);
+        let value = match (work.change, old_len) {
+            (Change::InsertNew(_), Some(_)) | (Change::Delete, None) => return Ok(Done::Nothing),
+            (Change::Delete, Some(_)) => &[][..],
+            (Change::Put(value) | Change::InsertNew(value), _) => value,
+        };
+        let cell = LEAF_HEADER + work.key.len() + value.len();
+        let payload = OPS_BYTES + cell + undo::body_len(work.key.len(), old_len.unwrap_or(0));
+        let target = work.admit(target, payload)?;
+        match (work.change, spot.found) {
+            (Change::Delete, Some(cell)) => self.delete_at(work, target, (spot.slot, cell)),
+            (_, Some(cell)) => self.rewrite_at(work, target, (spot.slot, cell), value),
+            (_, None) => self.insert_at(work, target, &spot, value),
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Log space for the record, before the latch; a latched leaf is given up to ask for it.
+    fn admit<'p>(&mut self, target: Target<'p>, payload: usize) -> Attempt<Target<'p>> {
+        match target {
+            Target::Seen(node) => {
+                self.txn.admit(payload, 1)?;
+                self.admitted = payload;
+                Ok(Target::Seen(node))
+            }
+            Target::Latched(page) if payload <= self.admitted => Ok(Target::Latched(page)),
+            Target::Latched(page) => {
+                drop(page);
+                self.txn.admit(payload, 1)?;
+                self.admitted = payload;
+                Err(Stop::Again)
+            }
+        }
+    }
+
+    /// Unlatched: waits for what stood in the way under the latch, then begins again.
+    pub(super) fn wait_for(&mut self, (name, mode): (LockName, LockMode)) -> Stop {
+        // A gap is only passed through; a lock on the own key is there to stay.
+        let waited = if mode == super::locks::GAP_INSERT {
+            self.txn.lock_instant(name, mode)
+        } else {
+            self.txn.lock(name, mode)
+        };
+        waited.map_or_else(Stop::Failed, |()| Stop::Again)
+    }
+
+    /// Unlatched: makes room in the leaf of the key, then begins again.
+    pub(super) fn room_for(&mut self, tree: &BTree, bytes: usize) -> Stop {
+        // The structure change brings an admission of its own.
+        self.admitted = 0;
+        tree.make_room(self.txn, self.key, bytes).map_or_else(Stop::Failed, |()| Stop::Again)
+    }
+}
