@@ -51,7 +51,7 @@ impl Iterator for Scan<'_> {
         }
         match self.step() {
             Ok(true) => {
-                let Entry { key, value } = self.entry.clone();
+                let Entry { key, value, .. } = self.entry.clone();
                 self.from = Bound::Excluded(key.clone());
                 Some(Ok((key, value)))
             }
