@@ -49,11 +49,26 @@ fn records(out: &mut String) {
     let logical = Undo::Logical { owner: Owner(2), body: b"key" };
     let end = |last| Body::CheckpointEnd { begin: Lsn::new(0x1c0), durable, last, tables };
     let all = [
-        ("update, physical undo", 5, 0, Body::Update { changes: one, undo: Undo::Physical(b"undo") }),
-        ("update of two pages, never undone", 5, 64, Body::Update { changes: two, undo: Undo::Never }),
+        (
+            "update, physical undo",
+            5,
+            0,
+            Body::Update { changes: one, undo: Undo::Physical(b"undo") },
+        ),
+        (
+            "update of two pages, never undone",
+            5,
+            64,
+            Body::Update { changes: two, undo: Undo::Never },
+        ),
         ("update, logical undo", 5, 160, Body::Update { changes: one, undo: logical }),
         ("compensation", 5, 256, Body::Compensation { changes: one, undo_next: Lsn::new(64) }),
-        ("end of a nested top action", 5, 336, Body::Compensation { changes: Changes::EMPTY, undo_next: Lsn::NONE }),
+        (
+            "end of a nested top action",
+            5,
+            336,
+            Body::Compensation { changes: Changes::EMPTY, undo_next: Lsn::NONE },
+        ),
         ("commit", 5, 376, Body::Commit { durable }),
         ("end", 5, 416, Body::End),
         ("checkpoint begin", 0, 0, Body::CheckpointBegin { durable }),
