@@ -12,24 +12,7 @@ struct Narrator;
 
 impl RecoveryObserver for Narrator {
     fn event(&mut self, event: Event) {
-        match event {
-            Event::AnalysisBegins { from } => println!("analysis from {from}"),
-            Event::AnalysisEnds { redo, losers, dirty } => {
-                let losers: Vec<_> = losers.iter().map(|loser| loser.txn).collect();
-                println!(
-                    "analysis ends: losers {losers:?}, {} dirty pages, redo from {redo}",
-                    dirty.len()
-                );
-            }
-            Event::Redo { lsn, page, decision, ops } => {
-                println!("  redo {lsn} on {page}: {decision:?}  {ops}");
-            }
-            Event::Undo { lsn, txn, clr, undo_next } => {
-                println!("  undo {lsn} of {txn}: CLR {clr:?}, next {undo_next}");
-            }
-            Event::Finished { end } => println!("the log ends at {end}"),
-            _ => {}
-        }
+        println!("{event}");
     }
 }
 

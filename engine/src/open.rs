@@ -195,6 +195,7 @@ impl Stack {
         let mut handlers = UndoHandlers::default();
         register_undo(&self.space, &mut handlers);
         self.txns.set_handlers(handlers);
+        self.txns.set_mutations(self.options.mutations.txn);
     }
 
     /// Whether the last shutdown left nothing to do.

@@ -40,6 +40,8 @@ pub struct Mutations {
     pub pager: argali_pager::Mutations,
     /// Of the page cache.
     pub pool: argali_buffer_pool::Mutations,
+    /// Of transactions.
+    pub txn: argali_txn::Mutations,
     /// Of restart and checkpoints.
     pub recovery: argali_recovery::Mutations,
 }
@@ -280,7 +282,6 @@ impl Options {
             limit_bytes: self.log_limit_bytes,
             writer_thread: self.background_threads,
             mutations: self.mutations.wal.clone(),
-            ..LogOptions::default()
         }
     }
 }

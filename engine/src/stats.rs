@@ -35,6 +35,9 @@ pub struct Stats {
     pub trees_to_free: u64,
     /// Pages in use, the allocation maps' included.
     pub pages_in_use: u64,
+    /// Transactions whose rollback failed, and why: they keep their locks and hold the log until the
+    /// database is opened again.
+    pub stranded: Vec<(TxnId, String)>,
     /// Why the database is poisoned.
     pub poisoned: Option<String>,
     /// The last error of a background step; what it failed to do is tried again.
@@ -63,6 +66,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         trees,
         trees_to_free: engine.catalog.frees_waiting() as u64,
         pages_in_use: engine.space.pages_in_use()?,
+        stranded: engine.txns.stranded(),
         poisoned: match engine.health.check() {
             Err(Error::Poisoned { cause }) => Some(cause),
             _ => None,

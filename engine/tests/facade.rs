@@ -277,27 +277,22 @@ fn a_deadlock_leaves_nothing_but_abort() {
             (two, result)
         }
     });
-    // One of the two is the victim, whoever closes the circle.
+    // One of the two is the victim, whoever closes the circle. Its locks go when it is dropped.
     std::thread::sleep(Duration::from_millis(50));
     let mine = one.put(&tree, b, "one").map(|_| ());
-    let (victim, error) = match mine {
-        Err(error) => (one, error),
-        Ok(()) => {
-            one.commit().unwrap();
-            let (two, result) = worker.join().unwrap();
-            let error = result.unwrap_err();
-            assert!(matches!(two.get(&tree, a), Err(Error::TxnFailed { .. })));
-            assert!(matches!(two.commit(), Err(Error::TxnFailed { .. })));
-            assert!(error.is_retryable(), "{error}");
-            return;
-        }
+    let is_victim = |tx: argali::Write, result: Result<()>| {
+        let Err(error) = result else {
+            tx.commit().unwrap();
+            return false;
+        };
+        assert!(matches!(error, Error::Deadlock { .. }), "{error}");
+        assert!(matches!(tx.get(&tree, a), Err(Error::TxnFailed { .. })));
+        assert!(matches!(tx.commit(), Err(Error::TxnFailed { .. })));
+        true
     };
-    assert!(error.is_retryable(), "{error}");
-    assert!(matches!(victim.get(&tree, a), Err(Error::TxnFailed { .. })));
-    assert!(matches!(victim.commit(), Err(Error::TxnFailed { .. })));
+    let first = is_victim(one, mine);
     let (two, result) = worker.join().unwrap();
-    result.unwrap();
-    two.commit().unwrap();
+    assert_eq!(i32::from(first) + i32::from(is_victim(two, result)), 1, "one victim is enough");
 }
 
 #[test]
