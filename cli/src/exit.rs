@@ -120,6 +120,8 @@ fn next_step(error: &anyhow::Error) -> Option<&'static str> {
         E::NotFound { what: "tree", .. } => {
             Some("argali info DIR names the trees of a database; argali put makes them")
         }
+        E::NotFound { .. } => Some("argali bank load DIR makes a bank"),
+        E::Exists { .. } => Some("use what is there, or another directory"),
         E::Invalid { .. } => Some("see argali --help"),
         _ => None,
     }

@@ -23,7 +23,7 @@ use anyhow::{Context as _, ensure};
 use argali::{Db, Durability, Isolation, Never, Options};
 use argali_benches::{ROWS, Ratios, RawLog, Rows, key, throughput, value};
 use clap::Parser;
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use fastrand::Rng;
 
 /// Bytes of a commit's record in the log of [`Rows::update`], about: what the raw file appends.
@@ -69,7 +69,8 @@ struct Report(Table);
 impl Report {
     fn new() -> Self {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let line = LineStyle::none().fill('─').junction('─');
+        table.load_style(TableStyle::new().header_separator(line));
         table.set_header(["measured", "ours/s", "theirs/s", "ratio", "least", "greatest", "note"]);
         Self(table)
     }

@@ -23,10 +23,12 @@ use crate::bank::ledger::{Ledger, Transfer};
 use crate::bank::tellers::Shift;
 use crate::output::Progress;
 
-/// Accounts of this act's bank.
-const ACCOUNTS: u32 = 50;
-/// Its transfers.
-const TRANSFERS: u64 = 150;
+/// Accounts of this act's bank: more than its sixteen pages of cache can hold.
+const ACCOUNTS: u32 = 2000;
+/// Statements that are begun and taken back while transfers commit.
+const STATEMENTS: u64 = 12;
+/// Rows of a statement; after each one a transfer commits.
+const ROWS: u32 = 30;
 /// Cut points.
 pub(super) const CUTS: usize = 8;
 
@@ -72,7 +74,11 @@ struct Run {
 }
 
 fn options() -> Options {
-    Options::new().cache_bytes(32 << 13).segment_bytes(64 << 10).background_threads(false)
+    Options::new()
+        .page_size(4096)
+        .cache_bytes(16 * 4096)
+        .segment_bytes(64 << 10)
+        .background_threads(false)
 }
 
 fn run_bank(disk: &SimDisk, seed: u64) -> anyhow::Result<Run> {
@@ -81,29 +87,24 @@ fn run_bank(disk: &SimDisk, seed: u64) -> anyhow::Result<Run> {
     let mut run = Run { loaded: disk.io_count(), acks: Vec::new() };
     let shift = Shift { tellers: 1, seed, run: ledger.begin_run()? };
     let mut rng = Rng::with_seed(seed);
-    for serial in 0..TRANSFERS {
-        let key = shift.key(0, serial);
-        let moved = ledger.transfer(&key, Transfer::random(&mut rng, ACCOUNTS))?;
-        run.acks.push((disk.io_count(), key, moved));
-        if serial % 20 == 10 {
-            unfinished(&ledger)?;
-        }
-        if serial % 50 == 49 {
+    for statement in 0..STATEMENTS {
+        // While the statement is open, transfers commit: most cuts have something to take back.
+        let mut worked = Ok(());
+        ledger.draft(ROWS, |row| {
+            if worked.is_ok() {
+                let key = shift.key(0, statement * u64::from(ROWS) + u64::from(row));
+                let wanted = Transfer::random(&mut rng, ACCOUNTS);
+                worked = ledger
+                    .transfer(&key, wanted)
+                    .map(|moved| run.acks.push((disk.io_count(), key, moved)));
+            }
+        })?;
+        worked?;
+        if statement % 4 == 3 {
             db.checkpoint(argali::Flush::Old)?;
         }
     }
     Ok(run)
-}
-
-/// A statement that some cut meets open: a commit in the middle of it makes its records durable.
-fn unfinished(ledger: &Ledger) -> anyhow::Result<()> {
-    let mut stopped = Ok(());
-    ledger.draft(40, |row| {
-        if row == 20 && stopped.is_ok() {
-            stopped = ledger.begin_run().map(|_| ());
-        }
-    })?;
-    stopped.map_err(Into::into)
 }
 
 fn open(disk: &SimDisk) -> argali::Result<Db> {

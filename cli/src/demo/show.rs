@@ -86,7 +86,7 @@ impl<W: Write> Story<W> {
         });
         let head = ["pass", "from", "to", "records", "bytes", "pages", "losers", "time"];
         for line in output::table(&head, rows).lines() {
-            writeln!(self.out, "  {line}")?;
+            writeln!(self.out, "  {}", line.trim_end())?;
         }
         let (winners, clrs) = (grouped(report.winners), grouped(report.clrs_written));
         let applied = grouped(report.applied);
@@ -119,7 +119,7 @@ impl<W: Write> Story<W> {
         });
         let head = ["cut at call", "un-synced", "cut again", "acknowledged", "losers", "proof"];
         for line in output::table(&head, rows).lines() {
-            writeln!(self.out, "  {line}")?;
+            writeln!(self.out, "  {}", line.trim_end())?;
         }
         for claim in cuts.iter().flat_map(|cut| &cut.claims).filter(|claim| !claim.holds) {
             let mark = self.mark(false);
