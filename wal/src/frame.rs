@@ -78,7 +78,7 @@ pub(crate) fn plausible_len(head: &[u8]) -> Result<usize, &'static str> {
     };
     match u32::from_le_bytes(*len) as usize {
         0 => Err("no record was written here"),
-        len if len < HEADER_BYTES || len > RECORD_BYTES_MAX || !len.is_multiple_of(8) => {
+        len if !(HEADER_BYTES..=RECORD_BYTES_MAX).contains(&len) || !len.is_multiple_of(8) => {
             Err("impossible record length")
         }
         len => Ok(len),

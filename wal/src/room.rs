@@ -155,13 +155,14 @@ impl Wal {
 
     fn full(&self, why: &str) -> Error {
         let holders = self.holders.lock();
-        let mut what = format!("{why}; it is kept from {}", self.first());
-        for (nth, holder) in holders.iter().enumerate() {
-            let lead = if nth == 0 { ", held by" } else { "," };
-            what.push_str(&format!("{lead} {} at {}", holder.what, holder.lsn));
-        }
+        let held: Vec<String> =
+            holders.iter().map(|holder| format!("{} at {}", holder.what, holder.lsn)).collect();
+        let held = if held.is_empty() { "nobody".to_owned() } else { held.join(", ") };
         let reserved = self.running().admission.reserved();
-        what.push_str(&format!("; {reserved} bytes are set aside for rollbacks"));
+        let what = format!(
+            "{why}; it is kept from {}, held by {held}; {reserved} bytes are set aside for rollbacks",
+            self.first()
+        );
         Error::LogFull { what }
     }
 

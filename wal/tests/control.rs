@@ -1,4 +1,5 @@
 //! The control file under power cuts, failing calls and damage.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

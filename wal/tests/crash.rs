@@ -4,6 +4,7 @@
 //! The promise checked on each image: whatever was forced is there; what is there is a prefix of what
 //! was appended, in order, at its LSN; and the reopened log takes new records and keeps them, without
 //! ever joining an old one to them.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

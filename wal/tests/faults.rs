@@ -1,4 +1,5 @@
 //! Calls that fail, disks that are full, disks that want whole blocks.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

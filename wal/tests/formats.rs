@@ -1,6 +1,7 @@
 //! The bytes on disk, pinned. When this fails, a format changed: raise its version, write how old files
 //! are read, change the tables in the sources and in `docs/formats.md`, then look at every line of the
 //! new dump. `UPDATE_GOLDEN=1 cargo test -p argali-wal --test formats` writes it.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The log as its users see it: appended, forced, read in every direction, reopened.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

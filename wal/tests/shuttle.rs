@@ -5,6 +5,7 @@
 //! The disk of these models stores nothing: it remembers how far the log was written, and, at each sync,
 //! how far it had been written when the sync began. So "nobody returns before it is durable" is one
 //! comparison. A lost wake-up is a deadlock, which the scheduler reports.
+#![allow(clippy::unwrap_used)]
 
 use std::io;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Many threads on one log: everything committed is there, in order, whoever flushed it.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
