@@ -129,7 +129,9 @@ impl Window {
                     self.buf.len().saturating_sub(wanted) as u64
                 }
             };
-            let start = round_down(lsn.saturating_sub(before), BLOCK_BYTES);
+            // Not into a segment that is gone: the read would end before it came to `lsn`.
+            let floor = segments.first_byte().min(lsn);
+            let start = round_down(lsn.saturating_sub(before).max(floor), BLOCK_BYTES);
             self.load(segments, start, (lsn, len), limit)?;
         }
         Ok(self.part(lsn, len))

@@ -112,6 +112,32 @@ fn a_full_log_refuses_work_but_not_its_end() {
 }
 
 #[test]
+fn records_near_the_start_of_the_first_kept_segment_can_be_read() {
+    let sim = SimDisk::new(1);
+    let wal = create(&sim, options());
+    let lsns: Vec<Lsn> = (1..300).map(|txn| update(&wal, txn, 500).unwrap()).collect();
+    wal.force(Lsn::MAX).unwrap();
+    let kept: Vec<Lsn> = lsns.into_iter().filter(|lsn| lsn.get() >= SEGMENT).collect();
+    wal.truncate(vec![Holder { what: "redo point".into(), lsn: kept[0] }]).unwrap();
+    let control = argali_wal::Control {
+        log_first: kept[0],
+        checkpoint: kept[0],
+        checkpoint_end: kept[0],
+        ..control()
+    };
+    let kept_disk = common::disk(&sim.power_cut(Loss::LoseAll));
+    assert!(!kept_disk.list("wal").unwrap().contains(&"0000000000000000.log".to_owned()));
+    let wal = argali_wal::Wal::open(kept_disk, &control, options(), argali_base::Health::new());
+    let wal = wal.unwrap();
+    let mut buf = argali_wal::RecordBuf::new();
+    // One by one, so that each read begins with an empty window.
+    for lsn in kept.iter().rev().chain(&kept) {
+        wal.read(*lsn, &mut buf).unwrap();
+        assert_eq!(buf.lsn(), *lsn);
+    }
+}
+
+#[test]
 fn a_failed_sync_poisons_and_is_not_retried() {
     let sim = SimDisk::new(1);
     let wal = create(&sim, options());
