@@ -19,6 +19,7 @@
 //! upstairs.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use argali_base::disk::{File, OpenMode};
 use argali_base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
@@ -46,9 +47,11 @@ pub(crate) struct DoubleWrite {
 struct Ring {
     /// Slots ever taken.
     taken: u64,
-    /// Pages whose write in place failed, and the slot that holds them. They may be torn now, so their
-    /// slots must not be reused before they were written again.
-    unfinished: Vec<(PageId, u64)>,
+    /// Slots of pages whose write in place failed. Such a page may be torn now and its slot is all that
+    /// protects it: the ring skips the slot until the page was written in place again.
+    kept: BTreeMap<PageId, u64>,
+    /// Slots of the turn's last write.
+    last: Vec<u64>,
 }
 
 /// A turn at the ring.
@@ -70,7 +73,7 @@ impl DoubleWrite {
     /// The existing file. Its slots may be read before the first batch.
     pub(crate) fn open(disk: &Arc<dyn Disk>, options: &PagerOptions) -> Result<Self> {
         let file = disk.open(FILE, OpenMode::Existing).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(FILE, 0, None, "the file is missing"),
+            io::ErrorKind::NotFound => Error::corrupt(FILE, 0, None, "the file is missing"),
             _ => Error::io("open", FILE, e),
         })?;
         Ok(Self::over(file, options))
@@ -85,11 +88,6 @@ impl DoubleWrite {
             in_place: AtomicU64::new(0),
             reusable: AtomicU64::new(0),
         }
-    }
-
-    /// Most pages one turn may bring.
-    pub(crate) const fn slots(&self) -> usize {
-        self.slots as usize
     }
 
     pub(crate) fn sync(&self, health: &Health) -> Result<()> {
@@ -125,9 +123,13 @@ impl DoubleWrite {
         self.zero(0..self.slots.max(self.file_slots()?))
     }
 
-    /// Makes the slots used since open worthless. The caller synced the data file.
+    /// Makes the slots used since open worthless, unless one of them is still all that protects a page.
+    /// The caller synced the data file.
     pub(crate) fn clear_used(&self) -> Result<()> {
         let ring = self.ring.lock();
+        if !ring.kept.is_empty() {
+            return Ok(());
+        }
         self.zero(0..ring.taken.min(self.slots))
     }
 
@@ -171,45 +173,49 @@ impl DoubleWrite {
 }
 
 impl Turn<'_> {
+    /// Most pages one [`Turn::write`] may bring.
+    pub(crate) fn capacity(&self) -> Result<usize> {
+        match self.file.slots as usize - self.ring.kept.len() {
+            0 => Err(Error::io("write", FILE, io::Error::other("no slot is free: pages fail"))),
+            free => Ok(free),
+        }
+    }
+
     /// Whether `pages` more slots may be taken without a data sync.
     pub(crate) fn has_room(&self, pages: usize) -> bool {
-        let free = self.file.reusable.load(Ordering::Acquire) + self.file.slots;
-        self.ring.taken + pages as u64 <= free
+        let end = self.positions(pages).last().map_or(self.ring.taken, |last| last + 1);
+        end <= self.file.reusable.load(Ordering::Acquire) + self.file.slots
+    }
+
+    /// The next `pages` positions of the endless ring whose slots may be used.
+    fn positions(&self, pages: usize) -> impl Iterator<Item = u64> {
+        let (slots, kept) = (self.file.slots, &self.ring.kept);
+        let usable = move |position: &u64| kept.values().all(|slot| *slot != position % slots);
+        (self.ring.taken..).filter(usable).take(pages)
     }
 
     /// Writes the copies into the next slots. Not durable before [`DoubleWrite::sync`].
     pub(crate) fn write(&mut self, batch: &[(PageId, PageBuf)]) -> Result<()> {
-        let writes: Vec<(u64, &[u8])> = (self.ring.taken..)
-            .zip(batch)
-            .map(|(taken, (_, buf))| (self.file.offset(taken % self.file.slots), buf.bytes()))
-            .collect();
+        let positions: Vec<u64> = self.positions(batch.len()).collect();
         // Taken even if the write fails: the slots no longer hold what they held.
-        self.ring.taken += batch.len() as u64;
+        self.ring.taken = positions.last().map_or(self.ring.taken, |last| last + 1);
+        self.ring.last = positions.iter().map(|position| position % self.file.slots).collect();
+        let offsets = self.ring.last.iter().map(|slot| self.file.offset(*slot));
+        let writes: Vec<(u64, &[u8])> =
+            offsets.zip(batch).map(|(offset, (_, copy))| (offset, copy.bytes())).collect();
         self.file.file.write_batch(&writes).map_err(|e| Error::io("write", FILE, e))
     }
 
-    /// All pages of this turn are in place.
-    pub(crate) fn in_place(&self) {
-        self.file.in_place.store(self.ring.taken, Ordering::Release);
-    }
-
-    /// Writing the pages of this turn, the last ones taken, in place failed.
-    pub(crate) fn failed(&mut self, batch: &[(PageId, PageBuf)]) {
-        let (first, slots) = (self.ring.taken - batch.len() as u64, self.file.slots);
-        let places = (first..).zip(batch).map(|(taken, (id, _))| (*id, taken % slots));
-        self.ring.unfinished.extend(places);
-    }
-
-    /// A page that an earlier turn could not put in place, and the slot that holds it.
-    pub(crate) fn unfinished(&self) -> Option<(PageId, u64)> {
-        self.ring.unfinished.first().copied()
-    }
-
-    /// The page [`Turn::unfinished`] gave is in place now.
-    pub(crate) fn finished(&mut self) {
-        self.ring.unfinished.remove(0);
-        if self.ring.unfinished.is_empty() {
-            self.in_place();
+    /// The pages of the last write are in place (`Ok`), or may be torn there.
+    pub(crate) fn placed(&mut self, batch: &[(PageId, PageBuf)], whole: bool) {
+        let Ring { kept, last, taken } = &mut *self.ring;
+        for ((id, _), slot) in batch.iter().zip(&*last) {
+            if whole {
+                kept.remove(id);
+            } else {
+                kept.insert(*id, *slot);
+            }
         }
+        self.file.in_place.store(*taken, Ordering::Release);
     }
 }

@@ -24,7 +24,7 @@ use argali_base::{Disk, Error, Health, PageId, Result};
 use argali_wal::Durable;
 
 use crate::checksum::{self, Bad};
-use crate::doublewrite::{DoubleWrite, Turn};
+use crate::doublewrite::DoubleWrite;
 use crate::{PageBuf, PagerOptions, TornPages};
 
 const FILE: &str = "data";
@@ -225,11 +225,10 @@ impl Pager {
             self.assert_may_write(*id, copy, durable);
             checksum::seal(copy);
         }
-        let Some(doublewrite) = &self.doublewrite else { return self.write_batch(batch) };
-        for part in batch.chunks(doublewrite.slots()) {
-            self.write_twice(doublewrite, part)?;
+        match &self.doublewrite {
+            Some(doublewrite) => self.write_twice(doublewrite, batch),
+            None => self.write_batch(batch),
         }
-        Ok(())
     }
 
     fn assert_may_write(&self, id: PageId, copy: &PageBuf, durable: Durable) {
@@ -246,27 +245,18 @@ impl Pager {
         assert!(id.get() < pages, "{id} must lie inside the {pages} pages of the file: grow first");
     }
 
-    fn write_twice(&self, doublewrite: &DoubleWrite, part: &[(PageId, PageBuf)]) -> Result<()> {
+    fn write_twice(&self, doublewrite: &DoubleWrite, batch: &[(PageId, PageBuf)]) -> Result<()> {
         let mut turn = doublewrite.turn();
-        self.finish(doublewrite, &mut turn)?;
-        if !turn.has_room(part.len()) && !self.options.mutations.early_slot_reuse {
-            self.sync()?;
-        }
-        turn.write(part)?;
-        doublewrite.sync(&self.health)?;
-        self.counters.doublewrites.fetch_add(part.len() as u64, Ordering::Relaxed);
-        self.write_batch(part).inspect_err(|_| turn.failed(part))?;
-        turn.in_place();
-        Ok(())
-    }
-
-    /// Puts in place what an earlier turn could not: until then its slots are all that protects it.
-    fn finish(&self, doublewrite: &DoubleWrite, turn: &mut Turn<'_>) -> Result<()> {
-        while let Some((id, slot)) = turn.unfinished() {
-            let mut copy = PageBuf::new(self.options.page_size);
-            doublewrite.read(slot, &mut copy)?;
-            self.write_in_place(&[(self.offset(id), copy.bytes())])?;
-            turn.finished();
+        for part in batch.chunks(turn.capacity()?) {
+            if !turn.has_room(part.len()) && !self.options.mutations.early_slot_reuse {
+                self.sync()?;
+            }
+            turn.write(part)?;
+            doublewrite.sync(&self.health)?;
+            self.counters.doublewrites.fetch_add(part.len() as u64, Ordering::Relaxed);
+            let written = self.write_batch(part);
+            turn.placed(part, written.is_ok());
+            written?;
         }
         Ok(())
     }
@@ -343,7 +333,6 @@ impl Pager {
     pub fn clear_doublewrite(&self) -> Result<()> {
         let Some(doublewrite) = &self.doublewrite else { return Ok(()) };
         self.check_writable()?;
-        self.finish(doublewrite, &mut doublewrite.turn())?;
         if doublewrite.needs_data_sync() {
             self.sync()?;
         }
