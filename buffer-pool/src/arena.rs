@@ -1,97 +1,123 @@
-//! The memory of the pool: frames for page bytes, and one latch word for every possible page.
+//! Memory: the frames, and the translation array from page ids to frames.
 //!
 //! ```text
-//!  frames   │ frame 0 │ frame 1 │ frame 2 │ …      page_size bytes each, page-aligned
-//!  words    │ w0 │ w1 │ w2 │ w3 │ …                8 bytes per page id: the translation array
+//!  translation   word p0 │ word p1 │ word p2 │ …     one word per possible page, touched when used
+//!                   │
+//!  frames        frame 0 │ frame 1 │ …               one anonymous map, page-aligned, huge pages if the
+//!                                                    system gives them
 //! ```
 //!
-//! Page ids are dense, so "where is page 7?" is `words[7]`: no hash, no chain, no lock. Both areas are
-//! anonymous maps that the system backs with memory when they are first touched, so a large limit of
-//! pages costs address space only. Under feature `shuttle` the words are the scheduler's atomics and
-//! live in a vector.
+//! Both are anonymous maps: zeroed by the system, and not a byte of memory is spent before it is used,
+//! so the translation array can have a word for every page the data file may ever have. Page ids are
+//! dense; that is why an array does, and a hit needs no hash table.
 //!
-//! This is one of the three files that may use `unsafe`.
+//! This is one of the three files that may use `unsafe`. Left out: growing or shrinking either.
 #![allow(unsafe_code)]
 
-use std::fmt;
-use std::sync::atomic::AtomicU64 as PlainU64;
-
-use argali_base::sync::AtomicU64;
-use argali_base::{Error, Result};
+use argali_base::sync::AtomicU64 as Word;
+use argali_base::{Error, PageId, Result};
 use argali_pager::{PageCell, PageSize};
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{MmapOptions, MmapRaw};
+use std::sync::atomic::AtomicU64;
 
-/// Frames and latch words.
-pub(crate) struct Arena {
-    frames: MmapMut,
-    page_words: usize,
-    frame_count: usize,
-    words: Words,
-}
-
-#[cfg(not(feature = "shuttle"))]
+/// Words of anonymous memory, zero at first.
+#[derive(Debug)]
 struct Words {
-    map: MmapMut,
-}
-#[cfg(feature = "shuttle")]
-struct Words {
-    vec: Vec<AtomicU64>,
+    map: MmapRaw,
+    len: usize,
 }
 
-impl fmt::Debug for Arena {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Arena({} frames, {} words)", self.frame_count, self.words().len())
-    }
-}
-
-impl Arena {
-    /// Maps `frame_count` frames of `size` and `page_max` latch words.
-    pub(crate) fn new(size: PageSize, frame_count: usize, page_max: usize) -> Result<Self> {
-        let frames = map(frame_count * size.bytes(), "cache")?;
-        #[cfg(target_os = "linux")]
-        // Large pages save a tenth of a point read; where they are not to be had, small ones do.
-        let _ = frames.advise(memmap2::Advice::HugePage);
-        #[cfg(not(feature = "shuttle"))]
-        let words = Words { map: map(page_max * size_of::<AtomicU64>(), "translation array")? };
-        #[cfg(feature = "shuttle")]
-        let words = Words { vec: (0..page_max).map(|_| AtomicU64::new(0)).collect() };
-        Ok(Self { frames, page_words: size.bytes() / size_of::<PlainU64>(), frame_count, words })
-    }
-
-    /// The bytes of frame `index`.
-    pub(crate) fn cell(&self, index: u32) -> &PageCell {
-        let index = index as usize;
-        assert!(index < self.frame_count, "frame {index} of {}", self.frame_count);
-        let first: *const PlainU64 = self.frames.as_ptr().cast();
-        // SAFETY: the map is page-aligned, lives as long as `self`, holds `frame_count * page_words`
-        // words, and is reached only through such atomics: no `&mut` to it is ever made.
-        let words = unsafe {
-            std::slice::from_raw_parts(first.add(index * self.page_words), self.page_words)
+impl Words {
+    fn new(len: usize, what: &'static str) -> Result<Self> {
+        let refuse = |why: String| Err(Error::Invalid { what, why });
+        let Some(bytes) = len.checked_mul(size_of::<AtomicU64>()).filter(|bytes| *bytes > 0) else {
+            return refuse(format!("{len} words of memory"));
         };
-        PageCell::new(words)
-    }
-
-    /// The translation array.
-    #[cfg(not(feature = "shuttle"))]
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        let map = &self.words.map;
-        // SAFETY: page-aligned, zero-initialised, as long-lived as `self`, reached only through atomics.
-        unsafe {
-            std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / size_of::<AtomicU64>())
+        match MmapOptions::new().len(bytes).no_reserve_swap().map_anon() {
+            Ok(map) => Ok(Self { map: MmapRaw::from(map), len }),
+            Err(e) => refuse(format!("the system gives no {bytes} bytes of address space: {e}")),
         }
     }
 
-    /// The translation array.
-    #[cfg(feature = "shuttle")]
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        &self.words.vec
+    #[expect(clippy::cast_ptr_alignment, reason = "maps begin at a multiple of the page size")]
+    fn as_slice(&self) -> &[AtomicU64] {
+        // SAFETY: the map is page-aligned, `len` words long, zeroed (zero is a valid `AtomicU64`), lives
+        // as long as `self`, and is reached through this slice only.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<AtomicU64>(), self.len) }
     }
 }
 
-fn map(bytes: usize, what: &'static str) -> Result<MmapMut> {
-    MmapOptions::new()
-        .len(bytes)
-        .no_reserve_swap()
-        .map_anon()
-        .map_err(|source| Error::io("map memory for the", what, source))
+/// The frames.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    words: Words,
+    words_per_frame: usize,
+    frames: usize,
+}
+
+impl Arena {
+    pub(crate) fn new(frames: usize, size: PageSize) -> Result<Self> {
+        let words_per_frame = size.bytes() / size_of::<AtomicU64>();
+        let words = Words::new(frames.saturating_mul(words_per_frame), "frames")?;
+        #[cfg(target_os = "linux")]
+        {
+            // Best effort: without huge pages every miss of the TLB costs a little more.
+            let _ = words.map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Self { words, words_per_frame, frames })
+    }
+
+    pub(crate) const fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Panics when there is no such frame: frame numbers come from this pool only.
+    #[inline]
+    pub(crate) fn cell(&self, frame: usize) -> &PageCell {
+        let start = frame * self.words_per_frame;
+        PageCell::new(&self.words.as_slice()[start..start + self.words_per_frame])
+    }
+}
+
+/// From page id to latch word.
+#[derive(Debug)]
+pub(crate) struct Translation {
+    #[cfg(not(feature = "shuttle"))]
+    words: Words,
+    #[cfg(feature = "shuttle")]
+    words: Vec<Word>,
+}
+
+impl Translation {
+    pub(crate) fn new(pages_max: u64) -> Result<Self> {
+        let len = usize::try_from(pages_max).unwrap_or(usize::MAX);
+        #[cfg(not(feature = "shuttle"))]
+        let words = Words::new(len, "pages_max")?;
+        #[cfg(feature = "shuttle")]
+        let words = std::iter::repeat_with(|| Word::new(0)).take(len).collect();
+        Ok(Self { words })
+    }
+
+    /// The word of page `id`; `None` beyond `pages_max`.
+    #[inline]
+    pub(crate) fn word(&self, id: PageId) -> Option<&Word> {
+        #[cfg(not(feature = "shuttle"))]
+        let words = self.words.as_slice();
+        #[cfg(feature = "shuttle")]
+        let words = &self.words;
+        words.get(usize::try_from(id.get()).ok()?)
+    }
+}
+
+/// Asks the processor to fetch `bytes` bytes from the start of `cell`. No effect but on time.
+#[inline]
+pub(crate) fn prefetch(cell: &PageCell, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing the program can see and faults on no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(cell.address().wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (cell, bytes);
 }

@@ -1,103 +1,165 @@
-//! Making room: the clock, and what it does with dirty pages.
+//! Finding a frame: the clock, and what to do when everything is dirty.
 //!
 //! ```text
-//!   hand ─► used since it last passed?  clear the mark, go on
-//!           latched?                    go on
-//!           dirty?                      remember it as a victim to write, go on
-//!           clean                       latch it, make it absent: a free frame
-//!  two rounds and no free frame: write the remembered pages back as one batch, go round again
+//!            hand ──►
+//!   │ p4 R │ p9   │ p7 dirty │ p2 X │ p5   │        R: used lately: second chance, R goes
+//!                   collected  held            free: clean, unused, nobody holds it
 //! ```
 //!
-//! Nothing here waits for a latch: the caller may hold some. When every frame stays in use for as long as
-//! [`PATIENCE`], the answer is an error that says so, not a hang.
+//! The hand takes the first clean page that nobody used since it last passed. On the way it collects
+//! dirty ones; when it has a batch of them, or found nothing clean, they are written back together and
+//! leave. No latch is held while writing, and none is ever waited for: a page that is held, or being
+//! written by somebody else, is simply passed.
+//!
+//! The caller may hold latches (a split holds several), so waiting here must end: when all frames stay
+//! held, the answer is `PoolExhausted`, which aborts one transaction and frees its frames.
+//!
+//! Left out: other policies (one clock is enough until a measurement says otherwise), scan rings.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use argali_base::sync::{Ordering, thread};
+use argali_base::sync::thread::{sleep, yield_now};
+use argali_base::sync::{AtomicUsize, Ordering};
 use argali_base::{Error, PageId, Result};
 
 use crate::BufferPool;
+use crate::latch::{Exclusive, FreeFrame};
 use crate::stats::count;
 
-/// How long a thread looks for a frame before it gives up.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Dirty pages remembered in one sweep: written together they share one log force and one sync.
-const VICTIMS_MAX: usize = 16;
+/// Rounds without a victim before giving up; the later ones sleep 5 ms each, about 2 s together.
+const ROUNDS: u32 = 400;
+/// Rounds that only yield.
+const BRISK_ROUNDS: u32 = 8;
+/// Most dirty pages one eviction writes.
+const BATCH: usize = 16;
+
+/// The clock hand.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    hand: AtomicUsize,
+}
+
+impl Clock {
+    fn next(&self, frames: usize) -> usize {
+        self.hand.fetch_add(1, Ordering::Relaxed) % frames
+    }
+}
+
+/// What the hand met in one frame.
+enum Met {
+    /// Nothing to be had: empty, held, used lately or being written.
+    Nothing,
+    /// A victim, but dirty.
+    Dirty(PageId),
+    /// A victim.
+    Free(FreeFrame),
+}
 
 impl BufferPool {
-    /// A frame that belongs to nobody. May write dirty pages back.
-    pub(crate) fn take_frame(&self) -> Result<u32> {
-        let mut deadline = None;
-        loop {
+    /// A frame for a page to be read in. May write pages back; holds and waits for no latch.
+    pub(crate) fn take_frame(&self) -> Result<FreeFrame> {
+        let mut failure = None;
+        for round in 0..ROUNDS {
             if let Some(frame) = self.free.lock().pop() {
                 return Ok(frame);
             }
-            let mut victims = Vec::new();
-            if let Some(frame) = self.sweep(&mut victims) {
-                return Ok(frame);
+            match self.sweep() {
+                Ok(Some(frame)) => return Ok(frame),
+                Ok(None) => {}
+                Err(e) if self.health.is_poisoned() => return Err(e),
+                Err(e) => failure = Some(e),
             }
-            self.health.check()?;
-            if self.write_victims(&victims)? {
-                continue;
+            if round < BRISK_ROUNDS {
+                yield_now();
+            } else if failure.is_some() {
+                break;
+            } else {
+                sleep(Duration::from_millis(5));
             }
-            if *deadline.get_or_insert_with(|| Instant::now() + PATIENCE) < Instant::now() {
-                return Err(Error::PoolExhausted { frames: self.frames.len() });
+        }
+        Err(failure.unwrap_or_else(|| self.error_exhausted()))
+    }
+
+    /// Twice round the clock at most: once to take second chances away, once to find.
+    fn sweep(&self) -> Result<Option<FreeFrame>> {
+        let frames = self.frames.len();
+        let batch = BATCH.min(frames / 4).max(1);
+        let mut dirty = Vec::new();
+        for _ in 0..2 * frames {
+            match self.inspect(self.clock.next(frames)) {
+                Met::Free(frame) => return Ok(Some(frame)),
+                Met::Dirty(id) if !dirty.contains(&id) => dirty.push(id),
+                Met::Dirty(_) | Met::Nothing => {}
             }
-            thread::yield_now();
+            if dirty.len() >= batch {
+                break;
+            }
+        }
+        self.write_and_evict(&dirty)
+    }
+
+    fn inspect(&self, frame: usize) -> Met {
+        let page = self.frames.page(frame);
+        let Some(latch) = page.and_then(|id| self.table.latch(id)) else { return Met::Nothing };
+        let state = latch.state();
+        if state.frame() != Some(frame) || !state.is_free() || self.frames.is_copied(frame) {
+            return Met::Nothing;
+        }
+        if state.is_referenced() {
+            latch.forget_reference();
+            return Met::Nothing;
+        }
+        if !self.frames.is_clean(frame) {
+            return Met::Dirty(latch.id());
+        }
+        match latch.try_evict(frame) {
+            Some(exclusive) if self.frames.is_clean(frame) => {
+                count(&self.counters.evictions_clean);
+                Met::Free(self.vacate(exclusive))
+            }
+            _ => Met::Nothing,
         }
     }
 
-    pub(crate) fn give_back(&self, frame: u32) {
+    /// Writes dirty victims, then takes those that nobody touched meanwhile; one for the caller, the
+    /// others for whoever comes next.
+    fn write_and_evict(&self, dirty: &[PageId]) -> Result<Option<FreeFrame>> {
+        let written = self.write_back(dirty);
+        let mut found = None;
+        for id in dirty {
+            let Some(latch) = self.table.latch(*id) else { continue };
+            let Some(frame) = latch.state().frame() else { continue };
+            let Some(exclusive) = latch.try_evict(frame) else { continue };
+            if !self.frames.is_clean(frame) {
+                continue;
+            }
+            count(&self.counters.evictions_dirty);
+            let frame = self.vacate(exclusive);
+            if let Some(spare) = found.replace(frame) {
+                self.give_back(spare);
+            }
+        }
+        if found.is_none() { written.map(|_| None) } else { Ok(found) }
+    }
+
+    fn vacate(&self, exclusive: Exclusive<'_>) -> FreeFrame {
+        self.frames.vacate(exclusive.frame());
+        exclusive.evict()
+    }
+
+    pub(crate) fn give_back(&self, frame: FreeFrame) {
         self.free.lock().push(frame);
     }
 
-    /// Two rounds of the hand: the first may only clear marks.
-    fn sweep(&self, victims: &mut Vec<PageId>) -> Option<u32> {
-        for _ in 0..2 * self.frames.len() {
-            let at = self.hand.fetch_add(1, Ordering::Relaxed) % self.frames.len();
-            let frame = &self.frames[at];
-            let Some(page) = frame.page() else { continue };
-            if frame.take_reference() {
-                continue;
-            }
-            if !frame.dirt().rec_lsn.is_none() {
-                if victims.len() < VICTIMS_MAX && !victims.contains(&page) {
-                    victims.push(page);
-                }
-            } else if self.try_evict(at as u32, page) {
-                count(&self.counters.evictions_clean);
-                return Some(at as u32);
-            }
-        }
-        None
+    /// Drops a made-up page nobody applied anything to: what is on disk counts.
+    pub(crate) fn forget(&self, exclusive: Exclusive<'_>) {
+        let frame = self.vacate(exclusive);
+        self.give_back(frame);
     }
+}
 
-    /// Takes the frame from a clean, unlatched page.
-    fn try_evict(&self, index: u32, page: PageId) -> bool {
-        let Ok(Some(guard)) = self.try_write_quietly(page) else { return false };
-        let frame = &self.frames[index as usize];
-        let dirt = frame.dirt();
-        if guard.frame() != index || !dirt.rec_lsn.is_none() || dirt.writing {
-            return false;
-        }
-        frame.vacate();
-        guard.evict();
-        true
-    }
-
-    /// As `try_write`, but not a use of the page.
-    fn try_write_quietly(&self, page: PageId) -> Result<Option<crate::PageWrite<'_>>> {
-        let frame = self.latch(page)?.try_exclusive().ok();
-        Ok(frame.map(|frame| self.exclusive(page, frame)))
-    }
-
-    /// Writes victims back; whether that made any page clean. One that cannot be written stays dirty.
-    fn write_victims(&self, victims: &[PageId]) -> Result<bool> {
-        if victims.is_empty() {
-            return Ok(false);
-        }
-        let written = self.write_back_free(victims)?;
-        self.counters.evictions_dirty.fetch_add(written as u64, Ordering::Relaxed);
-        Ok(written > 0)
-    }
+/// A pool error that says which page was asked for beyond what the file may hold.
+pub(crate) fn beyond(id: PageId, size: usize) -> Error {
+    let offset = id.get().saturating_mul(size as u64);
+    Error::corrupt("data", offset, None, format!("something points to {id}, beyond every page"))
 }

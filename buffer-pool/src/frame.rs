@@ -1,151 +1,190 @@
-//! One frame: which page it holds, and what of it is not on disk yet.
+//! What the pool knows about each frame, and the life of a dirty page.
 //!
 //! ```text
-//!             dirty_from(tail)                     begin_write
-//!   clean ───────────────────────► dirty ──────────────────────────► writing
-//!     ▲                            ▲   ▲  end_write(failed)             │  dirty_from(tail):
-//!     │                            │   └────────────────────────────────┤  next_rec_lsn = tail
-//!     └────────────────────────────┴────────────────────────────────────┘
-//!        end_write(ok), no change     end_write(ok): rec_lsn = next_rec_lsn
-//!        since the copy
+//!                 dirty_from(tail)            begin_copy             end_copy(written)
+//!      clean ───────────────────────► dirty ─────────────► copied ─────────────────────► clean
+//!      rec_lsn 0                      rec_lsn = tail          │  ▲                        or, if changed
+//!                                        ▲                    │  │ end_copy(failed)       meanwhile, dirty
+//!                                        └────────────────────┼──┘                        rec_lsn = next
+//!                                                             ▼
+//!                                         dirty_from(tail): next_rec_lsn = tail, if not set
 //! ```
 //!
-//! `rec_lsn` is the first record that may be missing from the page on disk. A change made after the page
-//! was copied for write-back is not in that copy, so it opens `next_rec_lsn`, which takes over when the
-//! copy is written. That is how a page that is changed all the time stops pinning the redo point.
+//! A page can change while a copy of it is on its way to disk. That change is not in the copy, so it
+//! opens `next_rec_lsn`, which becomes the recLSN when the copy has been written. Without it a hot page
+//! would pin redo at its first change for ever, or lose one.
 //!
-//! Numbered invariants:
-//! - F1: `next_rec_lsn` is set only while writing.
-//! - F2: while writing, `rec_lsn` stays: the copy is not durable yet.
+//! Numbered rules:
+//!
+//! * B1. recLSN is set before the record is appended, so no checkpoint can miss the page (`dirty_from`
+//!   gets the log's tail, which is at most the record's LSN).
+//! * B2. A copied page is not copied again before its write ended: two writes of one page would race to
+//!   the disk.
+//! * B3. The page enters the table of written but unsynced pages before its frame turns clean.
+//!
+//! `rec_lsn` and `copied` are written under `life` and read without it where a stale answer is harmless
+//! or the latch excludes it. Left out: a list ordered by recLSN; the cleaner looks at all frames.
 
-use argali_base::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use argali_base::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering};
 use argali_base::{Lsn, PageId};
 
-/// Book-keeping of one frame. The bytes are in the arena, the latch is the page's word.
-#[derive(Debug)]
-pub(crate) struct Frame {
-    /// Page number plus one; 0 while the frame is free.
+/// One frame's state, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Frame {
+    /// Page id + 1; 0 = free. Changed under the page's exclusive latch.
     page: AtomicU64,
-    /// Set by every use, cleared by the clock hand.
-    referenced: AtomicBool,
-    dirt: Mutex<Dirt>,
-}
-
-/// What of the page is not on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dirt {
-    pub(crate) rec_lsn: Lsn,
-    pub(crate) next_rec_lsn: Lsn,
-    pub(crate) writing: bool,
-    /// Checkpoint epoch in which the page's image was last logged (or made needless), plus one; 0: not
-    /// since it was read in or last copied.
-    pub(crate) imaged: u64,
-}
-
-/// What a change of the dirty state did to the number of dirty frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turned {
-    Dirty,
-    Clean,
-    Same,
+    /// First record that may not be in the page on disk; 0 = clean.
+    rec_lsn: AtomicU64,
+    /// A copy of the page is on its way to disk.
+    copied: AtomicBool,
+    /// Mode `FullPageImage`: the log holds the page's image since it was read in or last copied.
+    imaged: AtomicBool,
+    /// First record appended after the copy was taken; `NONE` = none.
+    life: Mutex<Lsn>,
 }
 
 impl Frame {
-    pub(crate) fn new() -> Self {
-        Self {
-            page: AtomicU64::new(0),
-            referenced: AtomicBool::new(false),
-            dirt: Mutex::new(Dirt::default()),
-        }
-    }
-
-    /// The page in this frame.
-    pub(crate) fn page(&self) -> Option<PageId> {
+    fn page(&self) -> Option<PageId> {
         self.page.load(Ordering::Acquire).checked_sub(1).map(PageId::new)
     }
 
-    /// Gives the frame to a page that is being claimed.
-    pub(crate) fn occupy(&self, page: PageId) {
-        *self.dirt.lock() = Dirt::default();
-        self.referenced.store(true, Ordering::Relaxed);
-        self.page.store(page.get() + 1, Ordering::Release);
+    fn rec_lsn(&self) -> Lsn {
+        Lsn::new(self.rec_lsn.load(Ordering::Acquire))
+    }
+}
+
+/// All frames' states.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    frames: Vec<Frame>,
+    dirty: AtomicUsize,
+}
+
+impl Frames {
+    pub(crate) fn new(frames: usize) -> Self {
+        let frames = std::iter::repeat_with(Frame::default).take(frames).collect();
+        Self { frames, dirty: AtomicUsize::new(0) }
     }
 
-    /// The frame holds no page any more.
-    pub(crate) fn vacate(&self) {
-        let dirt = *self.dirt.lock();
-        assert!(
-            dirt.rec_lsn.is_none() && !dirt.writing,
-            "frame of {:?} vacated while {dirt:?}",
-            self.page()
-        );
-        self.page.store(0, Ordering::Release);
+    pub(crate) const fn len(&self) -> usize {
+        self.frames.len()
     }
 
-    /// Notes a use; writes the shared line only when it would change.
-    #[inline]
-    pub(crate) fn touch(&self) {
-        if !self.referenced.load(Ordering::Relaxed) {
-            self.referenced.store(true, Ordering::Relaxed);
+    /// Frames that are dirty or being written.
+    pub(crate) fn dirty(&self) -> usize {
+        self.dirty.load(Ordering::Relaxed)
+    }
+
+    /// The page in a frame, if any; true for as long as its latch is held.
+    pub(crate) fn page(&self, frame: usize) -> Option<PageId> {
+        self.frames[frame].page()
+    }
+
+    /// Page `id` stands in `frame` now. The caller holds its exclusive latch.
+    pub(crate) fn occupy(&self, frame: usize, id: PageId) {
+        let frame = &self.frames[frame];
+        frame.imaged.store(false, Ordering::Relaxed);
+        frame.page.store(id.get() + 1, Ordering::Release);
+    }
+
+    /// `frame` is free now. The caller holds the exclusive latch of the page that stood in it.
+    pub(crate) fn vacate(&self, frame: usize) {
+        // Invariant B4: only a page that is wholly on disk leaves the pool.
+        assert!(self.is_clean(frame), "frame {frame} leaves dirty: {:?}", self.frames[frame]);
+        self.frames[frame].page.store(0, Ordering::Release);
+    }
+
+    /// Neither dirty nor being written. Certain under the page's exclusive latch.
+    pub(crate) fn is_clean(&self, frame: usize) -> bool {
+        // `copied` first: it is cleared after recLSN took its new value.
+        let frame = &self.frames[frame];
+        !frame.copied.load(Ordering::Acquire) && frame.rec_lsn().is_none()
+    }
+
+    /// Being written: worth neither copying nor evicting now.
+    pub(crate) fn is_copied(&self, frame: usize) -> bool {
+        self.frames[frame].copied.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_imaged(&self, frame: usize) -> bool {
+        self.frames[frame].imaged.load(Ordering::Relaxed)
+    }
+
+    /// The page changed, so the log holds what redo needs. The caller holds its exclusive latch.
+    pub(crate) fn set_imaged(&self, frame: usize) {
+        self.frames[frame].imaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Rule B1. The caller holds the exclusive latch: no copy can begin meanwhile.
+    pub(crate) fn dirty_from(&self, frame: usize, tail: Lsn) {
+        assert!(!tail.is_none(), "a recLSN is never 0");
+        let frame = &self.frames[frame];
+        if !frame.copied.load(Ordering::Acquire) && !frame.rec_lsn().is_none() {
+            return;
         }
-    }
-
-    /// Whether it was used since the hand last passed.
-    pub(crate) fn take_reference(&self) -> bool {
-        self.referenced.load(Ordering::Relaxed) && self.referenced.swap(false, Ordering::Relaxed)
-    }
-
-    pub(crate) fn dirt(&self) -> Dirt {
-        *self.dirt.lock()
-    }
-
-    /// Marks the page dirty from `tail` on, before the record that changes it is appended.
-    pub(crate) fn dirty_from(&self, tail: Lsn) -> Turned {
-        let mut dirt = self.dirt.lock();
-        if dirt.writing {
-            if dirt.next_rec_lsn.is_none() {
-                dirt.next_rec_lsn = tail;
+        let mut next_rec_lsn = frame.life.lock();
+        if frame.copied.load(Ordering::Relaxed) {
+            if next_rec_lsn.is_none() {
+                *next_rec_lsn = tail;
             }
-            return Turned::Same;
+        } else if frame.rec_lsn().is_none() {
+            frame.rec_lsn.store(tail.get(), Ordering::Release);
+            self.dirty.fetch_add(1, Ordering::Relaxed);
         }
-        assert!(dirt.next_rec_lsn.is_none(), "F1: next_rec_lsn {} not writing", dirt.next_rec_lsn);
-        if dirt.rec_lsn.is_none() {
-            dirt.rec_lsn = tail;
-            return Turned::Dirty;
-        }
-        Turned::Same
     }
 
-    /// The page's content is, or need not be, in the log since the last copy.
-    pub(crate) fn set_imaged(&self, mark: u64) {
-        self.dirt.lock().imaged = mark;
+    /// Claims the page for one write (B2). The caller holds a shared latch and copies the page before it
+    /// lets go. `None`: clean, or being written already.
+    pub(crate) fn begin_copy(&self, frame: usize) -> bool {
+        let frame = &self.frames[frame];
+        let next_rec_lsn = frame.life.lock();
+        if frame.copied.load(Ordering::Relaxed) || frame.rec_lsn().is_none() {
+            return false;
+        }
+        assert!(next_rec_lsn.is_none(), "next recLSN {next_rec_lsn:?} without a copy on its way");
+        frame.copied.store(true, Ordering::Release);
+        frame.imaged.store(false, Ordering::Relaxed);
+        true
     }
 
-    /// Called with the copy in hand, under the shared latch: `rec_lsn` of the copy, or `None` when
-    /// there is nothing to write or another write is under way.
-    pub(crate) fn begin_write(&self, keep_image: bool) -> Option<Lsn> {
-        let mut dirt = self.dirt.lock();
-        if dirt.writing || dirt.rec_lsn.is_none() {
-            return None;
+    /// The write of the copy ended well: `keep` remembers the old recLSN until a sync (B3), then the
+    /// page is clean, or dirty from its first change since the copy.
+    pub(crate) fn written(&self, frame: usize, keep: impl FnOnce(Lsn)) {
+        let frame = &self.frames[frame];
+        let mut next_rec_lsn = frame.life.lock();
+        keep(frame.rec_lsn());
+        let next = std::mem::take(&mut *next_rec_lsn);
+        if next.is_none() {
+            self.dirty.fetch_sub(1, Ordering::Relaxed);
         }
-        dirt.writing = true;
-        if !keep_image {
-            dirt.imaged = 0;
-        }
-        Some(dirt.rec_lsn)
+        frame.rec_lsn.store(next.get(), Ordering::Release);
+        frame.copied.store(false, Ordering::Release);
     }
 
-    /// The copy was written (`true`), or could not be.
-    pub(crate) fn end_write(&self, written: bool) -> Turned {
-        let mut dirt = self.dirt.lock();
-        assert!(dirt.writing, "F2: end of a write that did not begin: {dirt:?}");
-        let next = std::mem::take(&mut dirt.next_rec_lsn);
-        dirt.writing = false;
-        if !written {
-            return Turned::Same;
+    /// The write of the copy failed: everything since the old recLSN is still to be written.
+    pub(crate) fn not_written(&self, frame: usize) {
+        let frame = &self.frames[frame];
+        let mut next_rec_lsn = frame.life.lock();
+        *next_rec_lsn = Lsn::NONE;
+        frame.copied.store(false, Ordering::Release);
+    }
+
+    /// Dirty pages with their recLSN, one frame after the other. Complete for every change whose
+    /// `dirty_from` happened before the call, except those written meanwhile (B3).
+    pub(crate) fn for_each_dirty(&self, mut see: impl FnMut(PageId, Lsn)) {
+        for frame in &self.frames {
+            if frame.rec_lsn().is_none() {
+                continue;
+            }
+            let life = frame.life.lock();
+            let rec_lsn = frame.rec_lsn();
+            // While dirty, a page stays in its frame.
+            if let (Some(page), false) = (frame.page(), rec_lsn.is_none()) {
+                see(page, rec_lsn);
+            }
+            drop(life);
         }
-        dirt.rec_lsn = next;
-        if next.is_none() { Turned::Clean } else { Turned::Same }
     }
 }
 
@@ -153,32 +192,88 @@ impl Frame {
 mod tests {
     use super::*;
 
+    fn dirty(frames: &Frames) -> Vec<(u64, u64)> {
+        let mut all = Vec::new();
+        frames.for_each_dirty(|page, lsn| all.push((page.get(), lsn.get())));
+        all
+    }
+
+    fn one_page() -> Frames {
+        let frames = Frames::new(2);
+        frames.occupy(1, PageId::new(7));
+        frames
+    }
+
+    #[test]
+    fn the_first_change_sets_the_rec_lsn_and_later_ones_leave_it() {
+        let frames = one_page();
+        assert!(frames.is_clean(1));
+        frames.dirty_from(1, Lsn::new(100));
+        frames.dirty_from(1, Lsn::new(200));
+        assert_eq!(dirty(&frames), [(7, 100)]);
+        assert_eq!(frames.dirty(), 1);
+    }
+
+    #[test]
+    fn a_written_page_is_clean() {
+        let frames = one_page();
+        frames.dirty_from(1, Lsn::new(100));
+        assert!(frames.begin_copy(1));
+        assert_eq!(dirty(&frames), [(7, 100)], "being written is not written");
+        let mut kept = Lsn::NONE;
+        frames.written(1, |rec_lsn| kept = rec_lsn);
+        assert_eq!(kept, Lsn::new(100));
+        assert!(frames.is_clean(1));
+        assert_eq!((dirty(&frames), frames.dirty()), (vec![], 0));
+    }
+
     #[test]
     fn a_change_during_the_write_keeps_the_page_dirty_from_there() {
-        let frame = Frame::new();
-        frame.occupy(PageId::new(7));
-        assert_eq!(frame.dirty_from(Lsn::new(100)), Turned::Dirty);
-        assert_eq!(frame.dirty_from(Lsn::new(150)), Turned::Same);
-        assert_eq!(frame.begin_write(false), Some(Lsn::new(100)));
-        assert_eq!(frame.begin_write(false), None, "writes of one page never overlap");
-        assert_eq!(frame.dirty_from(Lsn::new(200)), Turned::Same);
-        assert_eq!(frame.dirty_from(Lsn::new(250)), Turned::Same);
-        assert_eq!(frame.dirt().rec_lsn, Lsn::new(100), "F2: not durable yet");
-        assert_eq!(frame.end_write(true), Turned::Same);
-        assert_eq!(frame.dirt().rec_lsn, Lsn::new(200));
-        assert_eq!(frame.begin_write(false), Some(Lsn::new(200)));
-        assert_eq!(frame.end_write(true), Turned::Clean);
+        let frames = one_page();
+        frames.dirty_from(1, Lsn::new(100));
+        assert!(frames.begin_copy(1));
+        frames.dirty_from(1, Lsn::new(300));
+        frames.dirty_from(1, Lsn::new(400));
+        assert_eq!(dirty(&frames), [(7, 100)]);
+        frames.written(1, |_| ());
+        assert!(!frames.is_clean(1));
+        assert_eq!((dirty(&frames), frames.dirty()), (vec![(7, 300)], 1));
     }
 
     #[test]
     fn a_failed_write_changes_nothing() {
-        let frame = Frame::new();
-        frame.occupy(PageId::new(7));
-        frame.dirty_from(Lsn::new(100));
-        frame.begin_write(false);
-        frame.dirty_from(Lsn::new(200));
-        assert_eq!(frame.end_write(false), Turned::Same);
-        assert_eq!(frame.dirt().rec_lsn, Lsn::new(100));
-        assert!(frame.dirt().next_rec_lsn.is_none());
+        let frames = one_page();
+        frames.dirty_from(1, Lsn::new(100));
+        assert!(frames.begin_copy(1));
+        frames.dirty_from(1, Lsn::new(300));
+        frames.not_written(1);
+        assert_eq!((dirty(&frames), frames.dirty()), (vec![(7, 100)], 1));
+        assert!(frames.begin_copy(1), "and it may be tried again");
+    }
+
+    #[test]
+    fn a_page_is_not_copied_twice_at_once_and_not_when_clean() {
+        let frames = one_page();
+        assert!(!frames.begin_copy(1));
+        frames.dirty_from(1, Lsn::new(100));
+        assert!(frames.begin_copy(1));
+        assert!(!frames.begin_copy(1));
+    }
+
+    #[test]
+    fn a_copy_asks_for_a_new_image() {
+        let frames = one_page();
+        frames.set_imaged(1);
+        frames.dirty_from(1, Lsn::new(100));
+        assert!(frames.begin_copy(1));
+        assert!(!frames.is_imaged(1));
+    }
+
+    #[test]
+    #[should_panic(expected = "leaves dirty")]
+    fn a_dirty_page_cannot_leave() {
+        let frames = one_page();
+        frames.dirty_from(1, Lsn::new(100));
+        frames.vacate(1);
     }
 }

@@ -1,167 +1,279 @@
-//! Looking at a page without a latch.
+//! The optimistic read: look first, ask afterwards whether it was true.
 //!
 //! ```text
-//!  see word ──► load page words, relaxed, every offset checked ──► fence ──► see word again
-//!                         │ out of bounds                              │ changed
-//!                         └────────────► Restart ◄────────────────────┘
+//!  let look = pool.glimpse(id)?;          no latch, nothing pinned
+//!  let (at, len) = look.cell(slot)?;      relaxed word loads, every offset checked
+//!  look.copy(at, len, &mut out)?;
+//!  look.validate()?;                      only now is any of it true
 //! ```
 //!
-//! A glimpse never gives out `&[u8]`: bytes that a writer may be changing are no slice. It loads words,
-//! cuts fields out of them, and whatever it returned is worth nothing until [`PageGlimpse::validate`].
-//! The page may even be evicted meanwhile and its frame hold another one; the version tells.
+//! Between the first line and the last the page may be changed, evicted, or its frame given to another
+//! page. Then the loads return garbage, which is harmless: they are atomic, every offset and length is
+//! clamped to the page before use, and what makes no sense is `Restart`. What happens to make sense is
+//! caught by `validate`. Nothing may be handed out, followed or acted upon before that; of a child page id
+//! that means: validate the parent once more after the child's glimpse has begun.
+//!
+//! Bytes of a page are loaded as whole words and fields cut out by shifting; loads of other widths beside
+//! a writer's word stores would be undefined. Left out: `&[u8]` into the page, for the same reason.
 
 use std::cmp::Ordering;
 
-use argali_base::PageId;
-use argali_pager::{HEADER_BYTES, PageCell};
+use argali_base::{Lsn, PageId};
+use argali_pager::{HEADER_BYTES, PageCell, PageKind, SLOT_BYTES};
 
-use crate::latch::{Latch, Seen};
+use crate::latch::{Latch, State};
 use crate::{BufferPool, PageWrite};
-
-/// Bytes of a page word.
-const WORD: usize = size_of::<u64>();
-/// Bytes of a slot: cell offset, cell length, key head.
-const SLOT_BYTES: usize = 8;
-/// Where the header keeps the number of slots.
-const SLOT_COUNT_AT: usize = 32;
 
 /// What was read makes no sense or is out of date: begin again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restart;
 
-/// An optimistic look at a page: bounds-checked word loads, worth nothing before `validate`.
-#[derive(Debug)]
-pub struct PageGlimpse<'p> {
-    pool: &'p BufferPool,
-    id: PageId,
-    latch: Latch<'p>,
-    seen: Seen,
+const WORD: usize = 8;
+
+/// Fields of a cell that may be changing: bounds-checked word loads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Words<'p> {
     cell: &'p PageCell,
 }
 
-impl<'p> PageGlimpse<'p> {
-    pub(crate) fn new(
-        pool: &'p BufferPool,
-        id: PageId,
-        latch: Latch<'p>,
-        (seen, cell): (Seen, &'p PageCell),
-    ) -> Self {
-        Self { pool, id, latch, seen, cell }
+impl<'p> Words<'p> {
+    pub(crate) const fn new(cell: &'p PageCell) -> Self {
+        Self { cell }
     }
 
-    /// The page's id.
-    pub fn id(&self) -> PageId {
-        self.id
-    }
-
-    /// The version this look is at.
-    pub fn version(&self) -> u64 {
-        self.seen.version()
-    }
-
-    /// The byte at `at`.
-    pub fn u8(&self, at: usize) -> Result<u8, Restart> {
-        Ok(self.u64(at)? as u8)
-    }
-
-    /// Two bytes at `at`, little-endian.
-    pub fn u16(&self, at: usize) -> Result<u16, Restart> {
-        Ok(self.u64(at)? as u16)
-    }
-
-    /// Four bytes at `at`, little-endian.
-    pub fn u32(&self, at: usize) -> Result<u32, Restart> {
-        Ok(self.u64(at)? as u32)
-    }
-
-    /// Up to eight bytes at `at`, little-endian; what lies beyond the page reads as zero.
     #[inline]
-    pub fn u64(&self, at: usize) -> Result<u64, Restart> {
-        let (index, shift) = (at / WORD, (at % WORD) * 8);
-        let low = self.cell.word(index).ok_or(Restart)? >> shift;
-        if shift == 0 {
+    fn word(self, index: usize) -> Result<u64, Restart> {
+        self.cell.word(index).ok_or(Restart)
+    }
+
+    /// `len` bytes (1 to 8) at `at`, the first one lowest; bytes behind them may be there as well.
+    #[inline]
+    fn load(self, at: usize, len: usize) -> Result<u64, Restart> {
+        let (index, skip) = (at / WORD, at % WORD);
+        let low = self.word(index)? >> (skip * 8);
+        if skip + len <= WORD {
             return Ok(low);
         }
-        let high = self.cell.word(index + 1).unwrap_or(0) << (64 - shift);
-        Ok(low | high)
+        // Here `skip` is not 0, so the shift is less than 64.
+        Ok(low | self.word(index + 1)? << ((WORD - skip) * 8))
     }
 
-    /// Number of slots, checked against the page's size.
-    pub fn slot_count(&self) -> Result<usize, Restart> {
-        let count = usize::from(self.u16(SLOT_COUNT_AT)?);
-        if HEADER_BYTES + count * SLOT_BYTES > self.cell.words() * WORD {
-            return Err(Restart);
-        }
-        Ok(count)
-    }
-
-    /// Offset and length of cell `slot`, checked to lie inside the page.
-    pub fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
-        let word = self.slot(slot)?;
-        let (at, len) = (word as u16 as usize, (word >> 16) as u16 as usize);
-        if at + len > self.cell.words() * WORD {
-            return Err(Restart);
-        }
-        Ok((at, len))
-    }
-
-    /// The key head kept in `slot`.
-    pub fn head(&self, slot: usize) -> Result<u32, Restart> {
-        Ok((self.slot(slot)? >> 32) as u32)
-    }
-
-    /// One slot is one word.
     #[inline]
-    fn slot(&self, slot: usize) -> Result<u64, Restart> {
-        self.cell.word(HEADER_BYTES / WORD + slot).ok_or(Restart)
+    fn check(self, at: usize, len: usize) -> Result<(), Restart> {
+        let end = at.checked_add(len).ok_or(Restart)?;
+        if end <= self.cell.words() * WORD { Ok(()) } else { Err(Restart) }
     }
 
-    /// Compares the `len` bytes at `at` with `key`: `Less` when the page's bytes are smaller.
-    pub fn compare(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
+    #[inline]
+    fn slot(self, slot: usize) -> Result<(usize, usize, u32), Restart> {
+        const { assert!(SLOT_BYTES == WORD, "a slot is read by one load") };
+        let word = self.word(slot.saturating_add(HEADER_BYTES / WORD))?;
+        let (offset, len) = ((word & 0xFFFF) as usize, ((word >> 16) & 0xFFFF) as usize);
+        self.check(offset, len)?;
+        Ok((offset, len, (word >> 32) as u32))
+    }
+
+    fn compare(self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
         self.check(at, len)?;
         let common = len.min(key.len());
-        let mut done = 0;
-        while done < common {
-            let part = (common - done).min(WORD);
-            let mut ours = self.u64(at + done)?.to_le_bytes();
-            let mut theirs = [0; WORD];
-            theirs[..part].copy_from_slice(&key[done..done + part]);
-            ours[part..].fill(0);
-            match u64::from_be_bytes(ours).cmp(&u64::from_be_bytes(theirs)) {
-                Ordering::Equal => done += part,
-                unequal => return Ok(unequal),
+        let (whole, rest) = key[..common].as_chunks::<WORD>();
+        let mut place = at;
+        for chunk in whole {
+            let ours = self.load(place, WORD)?.swap_bytes();
+            let theirs = u64::from_be_bytes(*chunk);
+            if ours != theirs {
+                return Ok(ours.cmp(&theirs));
+            }
+            place += WORD;
+        }
+        if !rest.is_empty() {
+            let ours = self.load(place, rest.len())?.to_le_bytes();
+            let order = ours[..rest.len()].cmp(rest);
+            if order != Ordering::Equal {
+                return Ok(order);
             }
         }
         Ok(len.cmp(&key.len()))
     }
 
-    /// Appends the `len` bytes at `at` to `out`.
-    pub fn copy(&self, at: usize, len: usize, out: &mut Vec<u8>) -> Result<(), Restart> {
+    fn copy(self, at: usize, len: usize, out: &mut Vec<u8>) -> Result<(), Restart> {
         self.check(at, len)?;
         out.reserve(len);
-        let mut done = 0;
-        while done < len {
-            let part = (len - done).min(WORD);
-            out.extend_from_slice(&self.u64(at + done)?.to_le_bytes()[..part]);
-            done += part;
+        let (mut place, end) = (at, at + len);
+        while place + WORD <= end {
+            out.extend_from_slice(&self.load(place, WORD)?.to_le_bytes());
+            place += WORD;
+        }
+        if place < end {
+            let rest = end - place;
+            out.extend_from_slice(&self.load(place, rest)?.to_le_bytes()[..rest]);
         }
         Ok(())
+    }
+}
+
+/// An optimistic look at a page: bounds-checked word loads, worth nothing before `validate`.
+#[derive(Clone, Copy, Debug)]
+pub struct PageGlimpse<'p> {
+    pool: &'p BufferPool,
+    latch: Latch<'p>,
+    seen: State,
+    words: Words<'p>,
+}
+
+impl<'p> PageGlimpse<'p> {
+    pub(crate) fn new(pool: &'p BufferPool, latch: Latch<'p>, seen: State, frame: usize) -> Self {
+        Self { pool, latch, seen, words: Words::new(latch.cell(frame)) }
+    }
+
+    /// The page looked at.
+    pub const fn id(&self) -> PageId {
+        self.latch.id()
+    }
+
+    /// Version of the page when the glimpse began.
+    pub const fn version(&self) -> u64 {
+        self.seen.version()
+    }
+
+    /// The byte at `at`; `Err(Restart)` when out of bounds, which a torn read can cause.
+    #[inline]
+    pub fn u8(&self, at: usize) -> Result<u8, Restart> {
+        Ok(self.words.load(at, 1)? as u8)
+    }
+
+    /// Two bytes at `at`.
+    #[inline]
+    pub fn u16(&self, at: usize) -> Result<u16, Restart> {
+        Ok(self.words.load(at, 2)? as u16)
+    }
+
+    /// Four bytes at `at`.
+    #[inline]
+    pub fn u32(&self, at: usize) -> Result<u32, Restart> {
+        Ok(self.words.load(at, 4)? as u32)
+    }
+
+    /// Eight bytes at `at`.
+    #[inline]
+    pub fn u64(&self, at: usize) -> Result<u64, Restart> {
+        self.words.load(at, 8)
+    }
+
+    /// What the page is used for; an unknown kind is `Restart`.
+    #[inline]
+    pub fn kind(&self) -> Result<PageKind, Restart> {
+        PageKind::from_u8(self.u8(4)?).ok_or(Restart)
+    }
+
+    /// Height above the leaves.
+    #[inline]
+    pub fn level(&self) -> Result<u8, Restart> {
+        self.u8(6)
+    }
+
+    /// The pageLSN.
+    #[inline]
+    pub fn lsn(&self) -> Result<Lsn, Restart> {
+        self.u64(16).map(Lsn::new)
+    }
+
+    /// The link field.
+    #[inline]
+    pub fn link(&self) -> Result<u64, Restart> {
+        self.u64(48)
+    }
+
+    /// Root page id of the tree the page belongs to.
+    #[inline]
+    pub fn owner(&self) -> Result<u64, Restart> {
+        self.u64(56)
+    }
+
+    /// Number of slots; more than the page has room for is `Restart`.
+    #[inline]
+    pub fn slot_count(&self) -> Result<usize, Restart> {
+        let count = usize::from(self.u16(32)?);
+        self.words.check(HEADER_BYTES, count * SLOT_BYTES)?;
+        Ok(count)
+    }
+
+    /// Offset and length of cell `slot`, checked to lie inside the page.
+    #[inline]
+    pub fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
+        self.words.slot(slot).map(|(offset, len, _)| (offset, len))
+    }
+
+    /// The 4-byte key head of `slot`.
+    #[inline]
+    pub fn head(&self, slot: usize) -> Result<u32, Restart> {
+        self.words.slot(slot).map(|(_, _, head)| head)
+    }
+
+    /// Compares the `len` bytes at `at` with `key`.
+    #[inline]
+    pub fn compare(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
+        self.words.compare(at, len, key)
+    }
+
+    /// Appends `len` bytes at `at` to `out`.
+    #[inline]
+    pub fn copy(&self, at: usize, len: usize, out: &mut Vec<u8>) -> Result<(), Restart> {
+        self.words.copy(at, len, out)
     }
 
     /// Whether nothing changed since the glimpse began. Only then is what was read true.
     #[inline]
     pub fn validate(&self) -> Result<(), Restart> {
-        if self.latch.unchanged(self.seen) { Ok(()) } else { Err(Restart) }
+        if self.latch.is_unchanged(self.seen) { Ok(()) } else { Err(Restart) }
     }
 
-    /// The exclusive latch, provided nothing changed since the glimpse began.
+    /// Exclusive latch, provided nothing changed since the glimpse began and nobody holds it now.
     pub fn upgrade(self) -> Result<PageWrite<'p>, Restart> {
-        let frame = self.latch.upgrade(self.seen).ok_or(Restart)?;
-        Ok(self.pool.exclusive(self.id, frame))
+        let exclusive = self.latch.upgrade(self.seen).ok_or(Restart)?;
+        Ok(PageWrite::new(self.pool, exclusive))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    fn words(bytes: &[u8]) -> Vec<AtomicU64> {
+        let (chunks, []) = bytes.as_chunks::<8>() else { panic!("whole words") };
+        chunks.iter().map(|chunk| AtomicU64::new(u64::from_ne_bytes(*chunk))).collect()
     }
 
-    fn check(&self, at: usize, len: usize) -> Result<(), Restart> {
-        let end = at.checked_add(len).ok_or(Restart)?;
-        if end > self.cell.words() * WORD { Err(Restart) } else { Ok(()) }
+    #[test]
+    fn comparing_and_copying_agree_with_slices_at_every_offset() {
+        let bytes: Vec<u8> = (0..128_u8).map(|i| i.wrapping_mul(37) % 7).collect();
+        let words = words(&bytes);
+        let page = Words::new(PageCell::new(&words));
+        for at in 0..20 {
+            for len in 0..40 {
+                let mut copy = vec![9];
+                page.copy(at, len, &mut copy).unwrap();
+                assert_eq!(copy[1..], bytes[at..at + len]);
+                for key in [&bytes[0..len], &bytes[7..20], &bytes[at..at + len], b""] {
+                    let expected = bytes[at..at + len].cmp(key);
+                    assert_eq!(page.compare(at, len, key), Ok(expected), "{at} {len} {key:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn beyond_the_page_is_restart() {
+        let words = words(&[0xFF; 128]);
+        let page = Words::new(PageCell::new(&words));
+        assert_eq!(page.load(124, 4), Ok(0xFFFF_FFFF));
+        assert_eq!(page.load(125, 4), Err(Restart));
+        assert_eq!(page.load(usize::MAX, 8), Err(Restart));
+        assert_eq!(page.compare(120, 9, b"x"), Err(Restart));
+        assert_eq!(page.copy(usize::MAX, 2, &mut Vec::new()), Err(Restart));
+        assert_eq!(page.slot(0), Err(Restart), "offset 0xffff lies outside");
+        assert_eq!(page.slot(8), Err(Restart));
+        assert_eq!(page.slot(usize::MAX), Err(Restart));
     }
 }

@@ -1,141 +1,130 @@
-//! The two guards through which pages are reached, and the only way a frame changes.
+//! Latched pages: the only way to hold a page.
 //!
-//! `PageWrite` hands out a read view, never bytes to write: a change is `dirty_from`, then an appended
-//! record, then `apply` with that record's LSN. Forgetting to log does not compile.
+//! [`PageRead`] gives a view. [`PageWrite`] gives a view too, never bytes to write: a page changes by
+//! `dirty_from`, append, `apply`, in this order, with the same latch held throughout. Both let go when
+//! they are dropped. Left out: upgrading a `PageRead` (two of them would wait for each other);
+//! [`PageGlimpse::upgrade`](crate::PageGlimpse::upgrade) holds nothing and so can only fail.
 
-use argali_base::{Lsn, PageId};
+use argali_base::{Error, Lsn, PageId};
 use argali_pager::{PageOp, PageRef, TornPages};
 
 use crate::BufferPool;
-use crate::frame::Turned;
-use crate::latch::{ExclusiveGuard, SharedGuard};
+use crate::latch::{Exclusive, Shared};
 
 /// Shared latch on a resident page.
 #[derive(Debug)]
 pub struct PageRead<'p> {
-    id: PageId,
-    latch: SharedGuard<'p>,
+    shared: Shared<'p>,
 }
 
 impl<'p> PageRead<'p> {
-    pub(crate) fn new(id: PageId, latch: SharedGuard<'p>) -> Self {
-        Self { id, latch }
+    pub(crate) const fn new(shared: Shared<'p>) -> Self {
+        Self { shared }
     }
 
-    /// The page's id.
-    pub fn id(&self) -> PageId {
-        self.id
+    /// The page.
+    pub const fn id(&self) -> PageId {
+        self.shared.id()
     }
 
-    /// The page; nobody changes it while the guard lives.
+    /// Its contents.
     pub fn page(&self) -> PageRef<'_> {
-        self.latch.page()
+        self.shared.page()
     }
 
-    /// Grows with every change of the page or of its place; equal versions mean equal bytes.
-    pub fn version(&self) -> u64 {
-        self.latch.version()
+    /// Version of the page; moves with every change.
+    pub const fn version(&self) -> u64 {
+        self.shared.version()
     }
 }
 
-/// Exclusive latch on a resident page.
+/// Exclusive latch on a resident page. Gives `PageRef`, never `&mut` bytes: changes go through `apply`.
 #[derive(Debug)]
 pub struct PageWrite<'p> {
     pool: &'p BufferPool,
-    id: PageId,
-    frame: u32,
-    latch: ExclusiveGuard<'p>,
+    /// `None` only while being dropped.
+    exclusive: Option<Exclusive<'p>>,
+    /// The page was made up, not read: it must not stay if nothing is applied to it.
+    made_up: bool,
+    /// Between the start and the good end of an `apply`.
+    half_changed: bool,
 }
 
 impl<'p> PageWrite<'p> {
-    pub(crate) fn new(
-        pool: &'p BufferPool,
-        id: PageId,
-        frame: u32,
-        latch: ExclusiveGuard<'p>,
-    ) -> Self {
-        Self { pool, id, frame, latch }
+    pub(crate) const fn new(pool: &'p BufferPool, exclusive: Exclusive<'p>) -> Self {
+        Self { pool, exclusive: Some(exclusive), made_up: false, half_changed: false }
     }
 
-    /// The page's id.
-    pub fn id(&self) -> PageId {
-        self.id
+    pub(crate) const fn made_up(pool: &'p BufferPool, exclusive: Exclusive<'p>) -> Self {
+        Self { pool, exclusive: Some(exclusive), made_up: true, half_changed: false }
     }
 
-    /// The page as it is now.
+    const fn latched(&self) -> &Exclusive<'p> {
+        self.exclusive.as_ref().expect("taken only by drop")
+    }
+
+    fn frame(&self) -> usize {
+        self.latched().frame()
+    }
+
+    /// The page.
+    pub const fn id(&self) -> PageId {
+        self.latched().id()
+    }
+
+    /// Its contents.
     pub fn page(&self) -> PageRef<'_> {
-        self.latch.page()
+        self.latched().page()
     }
 
-    /// Rule 1: called with the log's tail *before* the record is appended. Else a checkpoint between the
-    /// two would list neither the page nor, having begun later, read the record.
+    /// Rule B1: called with the log's tail *before* the record is appended; sets recLSN (or the next
+    /// one, while a copy is being written) unless the frame is dirty already.
     pub fn dirty_from(&mut self, tail: Lsn) {
-        if self.pool.frames[self.frame as usize].dirty_from(tail) == Turned::Dirty {
-            self.pool.count_dirty(1);
-        }
+        self.pool.frames.dirty_from(self.frame(), tail);
     }
 
-    /// Applies what the record at `lsn` says, after it was appended. Panics unless the page was marked
-    /// dirty from there or earlier.
+    /// Applies what the record at `lsn` says, after it was appended.
+    ///
+    /// # Panics
+    /// When the page was not marked dirty, when `lsn` is not greater than the pageLSN, or when an
+    /// operation does not fit. The database is poisoned then: the log says more than the page shows.
     pub fn apply(&mut self, ops: &[PageOp<'_>], lsn: Lsn) {
-        let frame = &self.pool.frames[self.frame as usize];
-        let dirt = frame.dirt();
-        assert!(
-            !dirt.rec_lsn.is_none() && dirt.rec_lsn <= lsn,
-            "rule 1: {} changed at {lsn} but dirty from {}",
-            self.id,
-            dirt.rec_lsn
-        );
-        self.latch.page_mut().apply(ops, lsn);
-        if self.pool.torn_pages == TornPages::FullPageImage {
-            frame.set_imaged(self.pool.image_mark());
+        if let Err(why) = self.apply_in_redo(ops, lsn) {
+            panic!("{} at {}: record {lsn} does not apply: {why}", self.id(), self.page().lsn());
         }
     }
 
-    /// As [`PageWrite::apply`], for redo, where page and record come from a disk: says what does not fit
-    /// instead of panicking. After `Err` the page must not be used.
+    /// As [`PageWrite::apply`], for redo, where page and record come from a disk: says what does not
+    /// fit instead of panicking. The database is poisoned then.
     pub fn apply_in_redo(&mut self, ops: &[PageOp<'_>], lsn: Lsn) -> Result<(), String> {
-        self.latch.page_mut().try_apply(ops, lsn)?;
-        if self.pool.torn_pages == TornPages::FullPageImage {
-            self.pool.frames[self.frame as usize].set_imaged(self.pool.image_mark());
-        }
+        let frame = self.frame();
+        // Invariant B5: marked dirty before changed, so no checkpoint misses the change.
+        assert!(!self.pool.frames.is_clean(frame), "{} changes at {lsn} while clean", self.id());
+        self.half_changed = true;
+        self.exclusive.as_mut().expect("taken only by drop").try_apply(ops, lsn)?;
+        self.half_changed = false;
+        self.made_up = false;
+        self.pool.image_logged(frame, self.id());
         Ok(())
     }
 
-    /// In mode `FullPageImage`: whether the next record on this page must begin with its image, because
-    /// this is the first change since it was read in or last copied for write-back.
+    /// Mode `FullPageImage`: whether the next record on this page must begin with its image (first
+    /// change since it was read in or last copied for write-back). Decided under this latch.
     pub fn needs_image(&self) -> bool {
-        if self.pool.torn_pages != TornPages::FullPageImage {
-            return false;
+        self.pool.pager.options().torn_pages == TornPages::FullPageImage
+            && !self.pool.has_image(self.frame(), self.id())
+    }
+}
+
+impl Drop for PageWrite<'_> {
+    fn drop(&mut self) {
+        let Some(exclusive) = self.exclusive.take() else { return };
+        if self.half_changed {
+            // Nothing of this page may reach the disk, and nobody may believe it.
+            let what = format!("a change of {} ended half-way", exclusive.id());
+            self.pool.health.poison(Error::corrupt("data", 0, None, what));
+        } else if self.made_up && self.pool.frames.is_clean(exclusive.frame()) {
+            self.pool.forget(exclusive);
         }
-        let imaged = self.pool.frames[self.frame as usize].dirt().imaged;
-        if self.pool.options.mutations.image_per_checkpoint {
-            return imaged != self.pool.image_mark();
-        }
-        imaged == 0
-    }
-
-    /// Page-in: what was read, or a blank page, becomes the frame's content.
-    pub(crate) fn fill(&mut self, from: PageRef<'_>) {
-        self.latch.fill(from);
-    }
-
-    /// Formats the frame as a page nobody has written.
-    pub(crate) fn blank(&mut self) {
-        let database = self.pool.pager.options().database;
-        self.latch.page_mut().blank(self.id, database);
-    }
-
-    pub(crate) fn frame(&self) -> u32 {
-        self.frame
-    }
-
-    pub(crate) fn downgrade(self) -> PageRead<'p> {
-        PageRead { id: self.id, latch: self.latch.downgrade() }
-    }
-
-    /// Ends the page's residence.
-    pub(crate) fn evict(self) {
-        self.latch.evict();
     }
 }

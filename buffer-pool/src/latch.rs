@@ -1,364 +1,483 @@
-//! The latch word: where a page is, who uses it, and how often it changed, in 64 bits.
+//! The latch word: where a page is, who holds it, and whether it changed, in 64 bits.
 //!
 //! ```text
-//!  63                   36 35              12   11       10      9       0
-//! ┌───────────────────────┬──────────────────┬─────────┬─────────┬─────────┐
-//! │ version               │ frame + 1, or 0  │ waiters │exclusive│ shared  │
-//! └───────────────────────┴──────────────────┴─────────┴─────────┴─────────┘
-//!
-//!             claim (page-in)                release: version + 1
-//!   absent ───────────────────► exclusive ───────────────────────► free
-//!     ▲  evict: version + 1        │  ▲                             │ ▲
-//!     └────────────────────────────┘  └──────── try_exclusive ──────┤ │
-//!                                               try_shared ► shared─┘ │
-//!                                                  (count 1 … n) ─────┘
+//!  63        37 36       13  12  11  10  9         0
+//!  │ version  │ frame + 1  │ R │ W │ X │ shared    │     R referenced since the clock hand passed
+//!                                                        W somebody sleeps for this word
+//!                                                        X latched exclusively
 //! ```
 //!
-//! An optimistic reader notes the word, reads, and compares: same version, same frame, not exclusive
-//! means that nothing changed. Shared holders do not disturb it. Whoever must wait sets the waiters bit
-//! and sleeps in a bucket chosen by the word's address; the releaser who sees the bit wakes the bucket.
+//! One load tells an optimistic reader everything: not resident (frame 0), being written (X), or where
+//! to look. Afterwards it loads the word again; if version, frame and X are as before, nobody stored
+//! into the page in between, and what it read is true. Shared holders, R and W do not matter to it.
 //!
-//! A version has 28 bits: a reader is fooled only if a page changes 268 million times during one look.
+//! ```text
+//!  reader: load word (acquire) · relaxed loads of the page · fence(acquire) · load word, compare
+//!  writer: CAS X · fence(release) · relaxed stores into the page · unlatch: version + 1 (release)
+//! ```
 //!
-//! This is one of the three files that may use `unsafe`: the guards here are what makes a view of a
-//! frame's bytes sound.
+//! A reader that sees any of the writer's stores therefore sees X or a later version. The version moves
+//! only when the holder stored something. It wraps after 2²⁷ changes of one page, which a reader would
+//! have to sleep through exactly; it would also have to meet the same frame.
+//!
+//! Waiting: spin a little, then set W and sleep in a bucket of the parking lot. Whoever unlatches and
+//! sees W clears it and wakes the bucket; sleepers look again. Nobody is handed the latch, but a new
+//! shared request steps back for a moment when somebody sleeps, so that readers do not starve a writer.
+//!
+//! A frame number stands in at most one word: [`FreeFrame`] tokens are made once per frame, consumed by
+//! `install` and given back by `evict`. That, and the latch, is what makes views of frames sound.
+//!
+//! This is one of the three files that may use `unsafe`.
 #![allow(unsafe_code)]
 
 use argali_base::sync::{AtomicU64, Condvar, Mutex, Ordering, fence, spin_hint};
-use argali_pager::{PageCell, PageMut, PageRef};
+use argali_base::{Lsn, PageId, Result};
+use argali_pager::{PageCell, PageOp, PageRef, PageSize};
+
+use crate::arena::{Arena, Translation};
 
 const SHARED_MASK: u64 = (1 << 10) - 1;
 const EXCLUSIVE: u64 = 1 << 10;
 const WAITERS: u64 = 1 << 11;
-const FRAME_SHIFT: u32 = 12;
-const FRAME_MASK: u64 = ((1 << 24) - 1) << FRAME_SHIFT;
-const VERSION_ONE: u64 = 1 << 36;
-const VERSION_MASK: u64 = !(VERSION_ONE - 1);
+const REFERENCED: u64 = 1 << 12;
+const FRAME_SHIFT: u32 = 13;
+const VERSION_SHIFT: u32 = 37;
+const VERSION_ONE: u64 = 1 << VERSION_SHIFT;
+const FRAME_MASK: u64 = VERSION_ONE - (1 << FRAME_SHIFT);
 /// What an optimistic reader compares.
-const SEEN_MASK: u64 = VERSION_MASK | FRAME_MASK | EXCLUSIVE;
-/// Turns of spinning before a waiter sleeps: latches are held for less than a microsecond.
-const SPINS: u32 = 40;
-const BUCKETS: usize = 64;
+const COMPARED: u64 = !(SHARED_MASK | WAITERS | REFERENCED);
 
-/// Most frames a word can name.
-pub(crate) const FRAMES_MAX: usize = (1 << 24) - 2;
+/// Most frames a pool may have: what the word has room for.
+pub(crate) const FRAMES_MAX: usize = (1 << (VERSION_SHIFT - FRAME_SHIFT)) - 2;
+/// Turns of a spin loop before sleeping; a page is latched for about this long.
+const SPINS: u32 = if cfg!(feature = "shuttle") { 1 } else { 100 };
 
-/// What one load of the word says.
+/// A value of the latch word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen(u64);
+pub(crate) struct State(u64);
 
-impl Seen {
-    /// The page's frame, if it is resident.
-    pub(crate) fn frame(self) -> Option<u32> {
-        (((self.0 & FRAME_MASK) >> FRAME_SHIFT) as u32).checked_sub(1)
+impl State {
+    /// Where the page is; `None` when it is not resident.
+    #[inline]
+    pub(crate) fn frame(self) -> Option<usize> {
+        (((self.0 & FRAME_MASK) >> FRAME_SHIFT) as usize).checked_sub(1)
     }
 
-    pub(crate) fn is_exclusive(self) -> bool {
+    #[inline]
+    pub(crate) const fn is_exclusive(self) -> bool {
         self.0 & EXCLUSIVE != 0
     }
 
-    fn shared(self) -> u64 {
-        self.0 & SHARED_MASK
+    /// Nobody holds the latch.
+    #[inline]
+    pub(crate) const fn is_free(self) -> bool {
+        self.0 & (EXCLUSIVE | SHARED_MASK) == 0
     }
 
-    /// Grows with every change of the page or its place.
-    pub(crate) fn version(self) -> u64 {
-        self.0 >> 36
+    #[inline]
+    pub(crate) const fn is_referenced(self) -> bool {
+        self.0 & REFERENCED != 0
     }
 
-    /// Whether an optimistic reader that saw `self` may believe what it read if the word is `now`.
-    fn still(self, now: Self) -> bool {
-        (self.0 ^ now.0) & SEEN_MASK == 0
+    #[inline]
+    pub(crate) const fn version(self) -> u64 {
+        self.0 >> VERSION_SHIFT
+    }
+
+    /// A shared request must wait (no more can be counted, or somebody writes).
+    const fn bars_shared(self) -> bool {
+        self.is_exclusive() || self.0 & SHARED_MASK == SHARED_MASK
+    }
+
+    const fn bars_exclusive(self) -> bool {
+        !self.is_free()
     }
 }
 
-/// Why a latch was not to be had at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Denied {
-    /// The page is not resident.
-    Absent,
-    /// Somebody holds it in a mode that conflicts.
-    Busy,
-}
-
-/// Where threads sleep that wait for a word. Shared by all words of a pool.
+/// Where threads sleep for a latch: a few buckets for all words.
 #[derive(Debug)]
-pub(crate) struct Parking {
-    buckets: Vec<(Mutex<()>, Condvar)>,
+struct ParkingLot {
+    buckets: Vec<Bucket>,
 }
 
-impl Parking {
-    pub(crate) fn new() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| (Mutex::new(()), Condvar::new())).collect() }
+#[derive(Debug, Default)]
+struct Bucket {
+    gate: Mutex<()>,
+    opened: Condvar,
+}
+
+impl ParkingLot {
+    fn new() -> Self {
+        let buckets = if cfg!(feature = "shuttle") { 1 } else { 64 };
+        Self { buckets: std::iter::repeat_with(Bucket::default).take(buckets).collect() }
     }
 
-    fn bucket(&self, word: &AtomicU64) -> &(Mutex<()>, Condvar) {
-        let address = std::ptr::from_ref(word) as usize;
-        &self.buckets[(address / size_of::<AtomicU64>()) % BUCKETS]
+    fn bucket(&self, id: PageId) -> &Bucket {
+        &self.buckets[id.get() as usize % self.buckets.len()]
+    }
+
+    /// Sleeps until somebody wakes the word's bucket, unless `barred` no longer holds.
+    #[cold]
+    fn sleep(&self, id: PageId, word: &AtomicU64, barred: fn(State) -> bool) {
+        let bucket = self.bucket(id);
+        let mut gate = bucket.gate.lock();
+        // Set under the gate: whoever unlatches later sees it and must pass the gate before waking, and
+        // we release the gate only by sleeping. If the latch was released before, `barred` says so.
+        let state = State(word.fetch_or(WAITERS, Ordering::Relaxed));
+        if barred(state) {
+            bucket.opened.wait(&mut gate);
+        }
+    }
+
+    #[cold]
+    fn wake(&self, id: PageId, word: &AtomicU64) {
+        let bucket = self.bucket(id);
+        let gate = bucket.gate.lock();
+        // Everybody who relied on this bit sleeps by now and is woken below.
+        word.fetch_and(!WAITERS, Ordering::Relaxed);
+        drop(gate);
+        bucket.opened.notify_all();
     }
 }
 
-/// One page's word together with the place to wait for it.
+/// A frame no page stands in. The only way to own a frame.
+#[derive(Debug)]
+pub(crate) struct FreeFrame(usize);
+
+impl FreeFrame {
+    pub(crate) const fn number(&self) -> usize {
+        self.0
+    }
+}
+
+/// All latch words, and the frames they point to.
+#[derive(Debug)]
+pub(crate) struct PageTable {
+    arena: Arena,
+    translation: Translation,
+    lot: ParkingLot,
+}
+
+impl PageTable {
+    /// The table and its frames, all free.
+    pub(crate) fn new(
+        frames: usize,
+        size: PageSize,
+        pages_max: u64,
+    ) -> Result<(Self, Vec<FreeFrame>)> {
+        let arena = Arena::new(frames, size)?;
+        let free = (0..arena.frames()).rev().map(FreeFrame).collect();
+        let table =
+            Self { arena, translation: Translation::new(pages_max)?, lot: ParkingLot::new() };
+        Ok((table, free))
+    }
+
+    /// The latch of page `id`; `None` beyond the greatest page the file may have.
+    #[inline]
+    pub(crate) fn latch(&self, id: PageId) -> Option<Latch<'_>> {
+        self.translation.word(id).map(|word| Latch { table: self, word, id })
+    }
+}
+
+/// One page's latch word.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Latch<'a> {
-    word: &'a AtomicU64,
-    parking: &'a Parking,
+pub(crate) struct Latch<'p> {
+    table: &'p PageTable,
+    word: &'p AtomicU64,
+    id: PageId,
 }
 
-impl<'a> Latch<'a> {
-    pub(crate) fn new(word: &'a AtomicU64, parking: &'a Parking) -> Self {
-        Self { word, parking }
+impl<'p> Latch<'p> {
+    pub(crate) const fn id(self) -> PageId {
+        self.id
     }
 
-    /// Acquire-load of the word: the start of an optimistic read.
     #[inline]
-    pub(crate) fn see(self) -> Seen {
-        Seen(self.word.load(Ordering::Acquire))
+    pub(crate) fn state(self) -> State {
+        State(self.word.load(Ordering::Acquire))
     }
 
-    /// Whether nothing changed since `seen`: the end of an optimistic read. The fence keeps the
-    /// reader's relaxed loads before the second load of the word.
+    /// The frame's bytes, for loads that are validated afterwards.
     #[inline]
-    pub(crate) fn unchanged(self, seen: Seen) -> bool {
+    pub(crate) fn cell(self, frame: usize) -> &'p PageCell {
+        self.table.arena.cell(frame)
+    }
+
+    /// Notes the state for an optimistic read; waits while somebody writes. The page may not be resident.
+    #[inline]
+    pub(crate) fn glimpse(self) -> State {
+        let mut spins = 0;
+        loop {
+            let state = self.state();
+            if !state.is_exclusive() {
+                if !state.is_referenced() {
+                    self.word.fetch_or(REFERENCED, Ordering::Relaxed);
+                }
+                return state;
+            }
+            self.pause(&mut spins, State::is_exclusive);
+        }
+    }
+
+    /// Whether nobody stored into the page since `seen`. Call after the loads it vouches for.
+    #[inline]
+    pub(crate) fn is_unchanged(self, seen: State) -> bool {
         fence(Ordering::Acquire);
-        seen.still(Seen(self.word.load(Ordering::Relaxed)))
+        (self.word.load(Ordering::Relaxed) ^ seen.0) & COMPARED == 0
     }
 
-    /// One more shared holder; the frame, or why not.
-    pub(crate) fn try_shared(self) -> Result<u32, Denied> {
+    /// The clock hand passes: takes the second chance away.
+    pub(crate) fn forget_reference(self) {
+        self.word.fetch_and(!REFERENCED, Ordering::Relaxed);
+    }
+
+    /// Latches shared, waiting for a writer. `None`: not resident.
+    #[inline]
+    pub(crate) fn shared(self) -> Option<Shared<'p>> {
+        let mut spins = 0;
         loop {
-            let seen = self.see();
-            let frame = seen.frame().ok_or_else(|| absence(seen))?;
-            if seen.is_exclusive() {
-                return Err(Denied::Busy);
-            }
-            assert!(seen.shared() < SHARED_MASK, "{} shared holders of one page", seen.shared());
-            if self.swap(seen, seen.0 + 1) {
-                return Ok(frame);
+            let state = self.state();
+            if state.bars_shared() {
+                self.pause(&mut spins, State::bars_shared);
+            } else if state.0 & WAITERS != 0 && spins < SPINS {
+                spins += 1;
+                spin_hint();
+            } else if state.frame().is_none() {
+                return None;
+            } else if let Some(shared) = self.count_shared(state, REFERENCED) {
+                return Some(shared);
             }
         }
     }
 
-    /// The exclusive latch; the frame, or why not.
-    pub(crate) fn try_exclusive(self) -> Result<u32, Denied> {
+    /// Latches shared if nobody writes and the page is resident. Leaves no reference behind: for
+    /// write-back.
+    pub(crate) fn try_shared(self) -> Option<Shared<'p>> {
         loop {
-            let seen = self.see();
-            let frame = seen.frame().ok_or_else(|| absence(seen))?;
-            if seen.is_exclusive() || seen.shared() > 0 {
-                return Err(Denied::Busy);
-            }
-            if self.swap(seen, seen.0 | EXCLUSIVE) {
-                enter_exclusive();
-                return Ok(frame);
-            }
-        }
-    }
-
-    /// The exclusive latch, provided the page is as it was when `seen`. Waits for shared holders.
-    pub(crate) fn upgrade(self, seen: Seen) -> Option<u32> {
-        loop {
-            let now = self.see();
-            if !seen.still(now) {
+            let state = self.state();
+            if state.bars_shared() || state.frame().is_none() {
                 return None;
             }
-            if now.shared() > 0 {
-                self.wait_free();
-            } else if self.swap(now, now.0 | EXCLUSIVE) {
-                enter_exclusive();
-                return now.frame();
+            if let Some(shared) = self.count_shared(state, 0) {
+                return Some(shared);
             }
         }
     }
 
-    /// Takes an absent page for page-in into `frame`: exclusive, and resident from now on.
-    pub(crate) fn claim(self, frame: u32) -> bool {
+    fn count_shared(self, state: State, mark: u64) -> Option<Shared<'p>> {
+        let next = (state.0 + 1) | mark;
+        let cell = self.cell(state.frame()?);
+        let swap = self.word.compare_exchange(state.0, next, Ordering::Acquire, Ordering::Relaxed);
+        swap.is_ok().then_some(Shared { latch: self, cell, state })
+    }
+
+    /// Latches exclusively, waiting for whoever holds it. The page may not be resident.
+    pub(crate) fn exclusive(self) -> Exclusive<'p> {
+        let mut spins = 0;
         loop {
-            let seen = self.see();
-            if seen.frame().is_some() || seen.is_exclusive() {
-                return false;
+            if let Some(exclusive) = self.try_exclusive() {
+                return exclusive;
             }
-            let placed = (u64::from(frame) + 1) << FRAME_SHIFT;
-            if self.swap(seen, seen.0 | EXCLUSIVE | placed) {
-                enter_exclusive();
-                return true;
-            }
+            self.pause(&mut spins, State::bars_exclusive);
         }
     }
 
-    /// Ends an exclusive latch; whoever looked optimistically must look again.
-    pub(crate) fn release_exclusive(self) {
-        let old = self.word.fetch_add(VERSION_ONE.wrapping_sub(EXCLUSIVE), Ordering::Release);
-        assert!(old & EXCLUSIVE != 0, "latch word {old:#x} released but not exclusive");
-        self.wake(old);
-    }
-
-    /// Exclusive becomes shared with one holder.
-    pub(crate) fn downgrade(self) {
-        let change = VERSION_ONE.wrapping_sub(EXCLUSIVE).wrapping_add(1);
-        let old = self.word.fetch_add(change, Ordering::Release);
-        assert!(old & EXCLUSIVE != 0, "latch word {old:#x} downgraded but not exclusive");
-        self.wake(old);
-    }
-
-    /// Ends a shared latch.
-    pub(crate) fn release_shared(self) {
-        let old = self.word.fetch_sub(1, Ordering::Release);
-        assert!(old & SHARED_MASK != 0, "latch word {old:#x} released but not shared");
-        if old & SHARED_MASK == 1 {
-            self.wake(old);
-        }
-    }
-
-    /// Ends an exclusive latch and the page's residence.
-    pub(crate) fn evict(self) {
+    /// Latches exclusively if nobody holds it.
+    pub(crate) fn try_exclusive(self) -> Option<Exclusive<'p>> {
         loop {
-            let old = self.word.load(Ordering::Relaxed);
-            assert!(old & EXCLUSIVE != 0, "latch word {old:#x} evicted but not exclusive");
-            let gone = (old & !(FRAME_MASK | EXCLUSIVE)).wrapping_add(VERSION_ONE);
-            if self.word.compare_exchange(old, gone, Ordering::Release, Ordering::Relaxed).is_ok() {
-                return self.wake(old);
+            let state = self.state();
+            if state.bars_exclusive() {
+                return None;
+            }
+            if let Some(exclusive) = self.take_exclusive(state, REFERENCED) {
+                return Some(exclusive);
             }
         }
     }
 
-    /// Returns when nobody writes the page, or it went away.
-    pub(crate) fn wait_readable(self) {
-        self.wait_without(EXCLUSIVE);
-    }
-
-    /// Returns when nobody holds the page, or it went away.
-    pub(crate) fn wait_free(self) {
-        self.wait_without(EXCLUSIVE | SHARED_MASK);
-    }
-
-    /// Returns when none of `bits` is set: spins a little, then sleeps.
-    fn wait_without(self, bits: u64) {
-        for _ in 0..SPINS {
-            if self.word.load(Ordering::Relaxed) & bits == 0 {
-                return;
+    /// Latches exclusively if nothing changed since `seen` and nobody holds it.
+    pub(crate) fn upgrade(self, seen: State) -> Option<Exclusive<'p>> {
+        loop {
+            let state = self.state();
+            if state.bars_exclusive() || (state.0 ^ seen.0) & COMPARED != 0 {
+                return None;
             }
+            if let Some(exclusive) = self.take_exclusive(state, REFERENCED) {
+                return Some(exclusive);
+            }
+        }
+    }
+
+    /// Latches exclusively for eviction from `frame`: only if nobody holds or lately used the page.
+    pub(crate) fn try_evict(self, frame: usize) -> Option<Exclusive<'p>> {
+        let state = self.state();
+        if state.bars_exclusive() || state.is_referenced() || state.frame() != Some(frame) {
+            return None;
+        }
+        self.take_exclusive(state, 0)
+    }
+
+    fn take_exclusive(self, state: State, mark: u64) -> Option<Exclusive<'p>> {
+        let next = state.0 | EXCLUSIVE | mark;
+        let swap = self.word.compare_exchange(state.0, next, Ordering::Acquire, Ordering::Relaxed);
+        swap.is_ok().then(|| {
+            // Stores into the page stay behind the X bit: see the head of this file.
+            fence(Ordering::Release);
+            Exclusive { latch: self, frame: state.frame(), changed: false }
+        })
+    }
+
+    fn pause(self, spins: &mut u32, barred: fn(State) -> bool) {
+        if *spins < SPINS {
+            *spins += 1;
             spin_hint();
-        }
-        let (lock, condvar) = self.parking.bucket(self.word);
-        let mut guard = lock.lock();
-        loop {
-            let now = self.word.load(Ordering::Relaxed);
-            if now & bits == 0 {
-                return;
-            }
-            if self.swap(Seen(now), now | WAITERS) {
-                condvar.wait(&mut guard);
-            }
+        } else {
+            self.table.lot.sleep(self.id, self.word, barred);
         }
     }
 
-    /// Wakes the sleepers of the bucket if `old` says that there are some. The bit goes under the
-    /// bucket's lock, so a waiter that has just set it is either seen or sees the free word.
-    fn wake(self, old: u64) {
-        if old & WAITERS == 0 {
-            return;
+    fn wake_if_asked(self, old: u64) {
+        if old & WAITERS != 0 {
+            self.table.lot.wake(self.id, self.word);
         }
-        let (lock, condvar) = self.parking.bucket(self.word);
-        let guard = lock.lock();
-        self.word.fetch_and(!WAITERS, Ordering::Relaxed);
-        condvar.notify_all();
-        drop(guard);
     }
-
-    fn swap(self, from: Seen, to: u64) -> bool {
-        self.word.compare_exchange(from.0, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    }
-}
-
-/// A page on its way out is exclusive and absent for no one else: only a claim makes both at once.
-fn absence(seen: Seen) -> Denied {
-    if seen.is_exclusive() { Denied::Busy } else { Denied::Absent }
-}
-
-/// Keeps the holder's relaxed stores behind the exclusive bit, so that a reader that meets one of them
-/// also meets the bit (or the greater version) when it validates.
-fn enter_exclusive() {
-    fence(Ordering::Release);
 }
 
 /// A shared latch on a resident page.
 #[derive(Debug)]
-pub(crate) struct SharedGuard<'a> {
-    latch: Latch<'a>,
-    cell: &'a PageCell,
+pub(crate) struct Shared<'p> {
+    latch: Latch<'p>,
+    cell: &'p PageCell,
+    state: State,
 }
 
-impl<'a> SharedGuard<'a> {
-    /// Takes over one shared count of `latch`, whose page stands in `cell`.
-    pub(crate) fn adopt(latch: Latch<'a>, cell: &'a PageCell) -> Self {
-        debug_assert!(latch.see().shared() > 0, "no shared holder");
-        Self { latch, cell }
+impl Shared<'_> {
+    pub(crate) const fn id(&self) -> PageId {
+        self.latch.id
     }
 
+    pub(crate) fn frame(&self) -> usize {
+        self.state.frame().expect("a shared latch is taken on resident pages only")
+    }
+
+    /// Constant while the latch is held.
+    pub(crate) const fn version(&self) -> u64 {
+        self.state.version()
+    }
+
+    #[inline]
     pub(crate) fn page(&self) -> PageRef<'_> {
-        // SAFETY: this guard's shared count keeps every writer out while the borrow lives.
+        // SAFETY: the word counts us as a shared holder, so nobody holds X; only a holder of X stores
+        // into the frame its word names, and no other word names this frame (one `FreeFrame` each).
         unsafe { self.cell.page() }
     }
-
-    pub(crate) fn version(&self) -> u64 {
-        self.latch.see().version()
-    }
 }
 
-impl Drop for SharedGuard<'_> {
+impl Drop for Shared<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.latch.release_shared();
+        let old = self.latch.word.fetch_sub(1, Ordering::Release);
+        if old & SHARED_MASK == 1 || old & SHARED_MASK == SHARED_MASK {
+            self.latch.wake_if_asked(old);
+        }
     }
 }
 
-/// The exclusive latch on a resident page.
+/// An exclusive latch on a page, resident or not.
 #[derive(Debug)]
-pub(crate) struct ExclusiveGuard<'a> {
-    latch: Latch<'a>,
-    cell: &'a PageCell,
+pub(crate) struct Exclusive<'p> {
+    latch: Latch<'p>,
+    frame: Option<usize>,
+    /// Whether the version must move when the latch is released.
+    changed: bool,
 }
 
-impl<'a> ExclusiveGuard<'a> {
-    /// Takes over the exclusive state of `latch`, whose page stands in `cell`.
-    pub(crate) fn adopt(latch: Latch<'a>, cell: &'a PageCell) -> Self {
-        debug_assert!(latch.see().is_exclusive(), "not exclusive");
-        Self { latch, cell }
+impl<'p> Exclusive<'p> {
+    pub(crate) const fn id(&self) -> PageId {
+        self.latch.id
     }
 
+    /// Where the page is, if it is resident.
+    pub(crate) const fn resident(&self) -> Option<usize> {
+        self.frame
+    }
+
+    /// Panics when the page is not resident.
+    pub(crate) fn frame(&self) -> usize {
+        self.frame.expect("the page was made resident before")
+    }
+
+    fn cell(&self) -> &PageCell {
+        self.latch.cell(self.frame())
+    }
+
+    #[inline]
     pub(crate) fn page(&self) -> PageRef<'_> {
-        // SAFETY: the exclusive holder is this guard, and it writes only through `&mut self`.
-        unsafe { self.cell.page() }
+        // SAFETY: we hold X on the only word that names this frame, so nobody else stores into it, and
+        // our own stores take `&mut self`.
+        unsafe { self.cell().page() }
     }
 
-    pub(crate) fn page_mut(&mut self) -> PageMut<'_> {
-        // SAFETY: the exclusive holder is this guard, borrowed mutably while the view lives.
-        unsafe { self.cell.page_mut() }
+    pub(crate) fn try_apply(&mut self, ops: &[PageOp<'_>], lsn: Lsn) -> Result<(), String> {
+        self.changed = true;
+        // SAFETY: as in `page`; `&mut self` keeps our own read views out.
+        unsafe { self.cell().page_mut() }.try_apply(ops, lsn)
     }
 
-    /// Page-in: the bytes of `from` become the page.
+    /// Gives the page a frame, for good: the token is gone. What stands in it is undefined until `fill` or `blank`.
+    #[expect(clippy::needless_pass_by_value, reason = "the token must be used up")]
+    pub(crate) fn install(&mut self, frame: FreeFrame) {
+        assert_eq!(self.frame, None, "{} is resident already", self.latch.id);
+        self.frame = Some(frame.0);
+        self.changed = true;
+        self.latch.word.fetch_add((frame.0 as u64 + 1) << FRAME_SHIFT, Ordering::Relaxed);
+    }
+
+    /// Copies a page just read into the frame.
     pub(crate) fn fill(&mut self, from: PageRef<'_>) {
-        // SAFETY: as `page_mut`.
-        unsafe { self.cell.fill(from) }
+        self.changed = true;
+        // SAFETY: as in `try_apply`.
+        unsafe { self.cell().fill(from) };
     }
 
-    /// Keeps the page, shared.
-    pub(crate) fn downgrade(self) -> SharedGuard<'a> {
-        let (latch, cell) = (self.latch, self.cell);
-        std::mem::forget(self);
-        latch.downgrade();
-        SharedGuard::adopt(latch, cell)
+    /// Makes the frame the page that was never written.
+    pub(crate) fn blank(&mut self, database: u64) {
+        self.changed = true;
+        // SAFETY: as in `try_apply`.
+        unsafe { self.cell().page_mut() }.blank(self.latch.id, database);
     }
 
-    /// Ends the page's residence instead of just the latch.
-    pub(crate) fn evict(self) {
-        let latch = self.latch;
-        std::mem::forget(self);
-        latch.evict();
+    /// Takes the frame away from the page and unlatches it. The version moves before the frame can be
+    /// used again, so no optimistic reader of this page trusts what the next one writes there.
+    pub(crate) fn evict(mut self) -> FreeFrame {
+        let frame = self.frame();
+        self.latch.word.fetch_sub((frame as u64 + 1) << FRAME_SHIFT, Ordering::Relaxed);
+        self.frame = None;
+        self.changed = true;
+        FreeFrame(frame)
+    }
+
+    /// Lets readers in without a moment in which a writer could pass.
+    pub(crate) fn downgrade(self) -> Shared<'p> {
+        let this = std::mem::ManuallyDrop::new(self);
+        let (latch, cell) = (this.latch, this.latch.cell(this.frame()));
+        let old = latch.word.fetch_add(this.release() + 1, Ordering::Release);
+        latch.wake_if_asked(old);
+        let state = State(old.wrapping_add(this.release()));
+        Shared { latch, cell, state }
+    }
+
+    /// What to add to the word so that X goes and, after a change, the version moves.
+    const fn release(&self) -> u64 {
+        let version = if self.changed { VERSION_ONE } else { 0 };
+        version.wrapping_sub(EXCLUSIVE)
     }
 }
 
-impl Drop for ExclusiveGuard<'_> {
+impl Drop for Exclusive<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.latch.release_exclusive();
+        let old = self.latch.word.fetch_add(self.release(), Ordering::Release);
+        self.latch.wake_if_asked(old);
     }
 }

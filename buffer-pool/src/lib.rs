@@ -1,46 +1,46 @@
-//! The buffer pool: pages in memory, steal and no-force.
+//! The buffer pool: pages in memory, latched, found in one load, written back under the log's rule.
 //!
 //! ```text
-//!   read(7) ──► words[7] ──resident──► count up, frame ──► PageRead
-//!                  │ absent
-//!                  ▼
-//!            free frame ◄── clock hand ◄── dirty victims: write_back ──► log force ──► page write
-//!                  │
-//!            claim, page-in, check ──► PageRead
+//!  read / write / create        glimpse                 dirty_pages        write_back · sync · step
+//!         │                        │                         │                       │
+//!     guard.rs ── latch.rs ── glimpse.rs                  dirty.rs ◄─────────── write_back.rs
+//!                    │                                       ▲                       ▲
+//!                 arena.rs                                frame.rs ──────────── evict.rs
 //! ```
 //!
-//! *Steal*: a page may be written back, and its frame taken, while the transaction that changed it still
-//! runs; so restart needs undo. *No-force*: commit writes no page; so restart needs redo. What makes both
-//! safe is one rule at one place: no page is written before the log is durable up to its pageLSN
-//! (`write_back.rs`; the pager demands the proof).
+//! Steal and no-force (Härder and Reuter 1983): any page may be written before its transaction ends,
+//! none has to be when it does. The log makes both safe, so each page carries two promises: it is
+//! written only after its log (the one choke point is `write_back`), and it is in the dirty page
+//! table from before its first unlogged change until a sync covers it (rules in `frame.rs`).
 //!
-//! Rules of access:
-//! 1. A page is reached through a guard ([`PageRead`], [`PageWrite`]) or looked at ([`PageGlimpse`]).
-//! 2. A page is marked dirty before the record that changes it is appended (`guard.rs`).
-//! 3. Nobody waits for a lock, or for a page's own write-back, while holding a latch.
-//! 4. Latches are taken from the root down, then to the right, map pages last; other orders only try.
-//! 5. A guard is the pin: there is no separate pin count, and a glimpse pins nothing.
+//! Access rules:
 //!
-//! Left out: pointer swizzling (the translation array is one load already), and scan-resistant
-//! replacement, which the clock has not been measured to need.
+//! 1. A frame is touched only under a latch in its page's word, or by glimpse and then validation.
+//! 2. Whoever reads a page in takes a frame first, holding nothing of its own, then the page's latch;
+//!    others who want the page wait for that one read.
+//! 3. Nobody waits for a latch while looking for a frame, and nobody waits for I/O while holding a latch
+//!    except on the page being read in.
+//! 4. A page made up by `create` or `write_for_redo` stays only if something was applied to it.
+//!
+//! Left out: pins (a latch is one), read-ahead, more than one replacement policy.
 
 mod arena;
+mod dirty;
 mod evict;
-mod fetch;
 mod frame;
 mod glimpse;
 mod guard;
+mod image;
 mod latch;
 mod options;
 mod stats;
-mod unsynced;
 mod write_back;
 
 use std::fmt;
 
-use argali_base::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering};
+use argali_base::sync::{Arc, Mutex};
 use argali_base::{Error, Health, PageId, Result};
-use argali_pager::{PageBuf, Pager, TornPages};
+use argali_pager::{Found, PageBuf, Pager};
 use argali_wal::{DirtyPage, Wal};
 
 pub use glimpse::{PageGlimpse, Restart};
@@ -48,74 +48,66 @@ pub use guard::{PageRead, PageWrite};
 pub use options::{Mutations, PoolOptions};
 pub use stats::PoolStats;
 
-use arena::Arena;
-use frame::Frame;
-use latch::{ExclusiveGuard, FRAMES_MAX, Latch, Parking};
-use stats::Counters;
-use unsynced::Unsynced;
+use latch::{Exclusive, FRAMES_MAX, FreeFrame, Latch, PageTable};
 
-/// Fewest frames of a pool: one thread may hold six latches while it splits a page.
+/// Fewest frames of a pool: one thread latches up to six pages at once while it splits one.
 pub const FRAMES_MIN: usize = 8;
 
-/// Frames, latch words and the dirty page table.
+/// What to do with a page that is not on disk as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// A pointer led here: never written means corrupt.
+    IsCorrupt,
+    /// Redo: never written is legal.
+    MayBeNew,
+    /// Redo with a first operation that overwrites: torn is legal, too.
+    MayBeTorn,
+}
+
+/// Pages in memory.
 pub struct BufferPool {
     pager: Arc<Pager>,
     wal: Arc<Wal>,
-    health: Health,
     options: PoolOptions,
-    torn_pages: TornPages,
-    arena: Arena,
-    parking: Parking,
-    frames: Vec<Frame>,
-    free: Mutex<Vec<u32>>,
-    hand: AtomicUsize,
-    unsynced: Unsynced,
-    /// One data sync at a time, so that each proves exactly what it began with.
-    syncing: Mutex<()>,
-    /// I/O buffers, kept for the next batch.
+    health: Health,
+    table: PageTable,
+    frames: frame::Frames,
+    free: Mutex<Vec<FreeFrame>>,
+    clock: evict::Clock,
+    unsynced: dirty::Unsynced,
+    epochs: image::Epochs,
     buffers: Mutex<Vec<PageBuf>>,
-    image_epoch: AtomicU64,
-    counters: Counters,
-}
-
-impl fmt::Debug for BufferPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferPool").field("arena", &self.arena).finish_non_exhaustive()
-    }
+    counters: stats::Counters,
 }
 
 impl BufferPool {
-    /// An empty pool over `pager`. [`Error::Invalid`] for fewer than [`FRAMES_MIN`] frames.
+    /// A pool of empty frames over `pager`. `Invalid` when there are fewer than [`FRAMES_MIN`] or the system gives no
+    /// memory.
     pub fn new(
         pager: Arc<Pager>,
         wal: Arc<Wal>,
         options: PoolOptions,
         health: Health,
     ) -> Result<Arc<Self>> {
-        let frames = options.frames;
-        if !(FRAMES_MIN..=FRAMES_MAX).contains(&frames) {
-            let why =
-                format!("{frames} frames; between {FRAMES_MIN} and {FRAMES_MAX} are possible");
-            return Err(Error::Invalid { what: "cache size", why });
+        if !(FRAMES_MIN..=FRAMES_MAX).contains(&options.frames) {
+            let why = format!("{} is not from {FRAMES_MIN} to {FRAMES_MAX}", options.frames);
+            return Err(Error::Invalid { what: "frames", why });
         }
-        let (size, torn_pages) = (pager.options().page_size, pager.options().torn_pages);
-        let page_max = pager.options().pages_max as usize;
+        let (size, pages_max) = (pager.options().page_size, pager.options().pages_max);
+        let (table, free) = PageTable::new(options.frames, size, pages_max)?;
         Ok(Arc::new(Self {
-            arena: Arena::new(size, frames, page_max)?,
-            parking: Parking::new(),
-            frames: (0..frames).map(|_| Frame::new()).collect(),
-            free: Mutex::new((0..frames as u32).rev().collect()),
-            hand: AtomicUsize::new(0),
-            unsynced: Unsynced::default(),
-            syncing: Mutex::new(()),
-            buffers: Mutex::new(Vec::new()),
-            image_epoch: AtomicU64::new(0),
-            counters: Counters::default(),
+            frames: frame::Frames::new(options.frames),
             pager,
             wal,
-            health,
             options,
-            torn_pages,
+            health,
+            table,
+            free: Mutex::new(free),
+            clock: evict::Clock::default(),
+            unsynced: dirty::Unsynced::default(),
+            epochs: image::Epochs::default(),
+            buffers: Mutex::default(),
+            counters: stats::Counters::new(),
         }))
     }
 
@@ -124,86 +116,166 @@ impl BufferPool {
         &self.pager
     }
 
-    /// Dirty page table (ARIES, section 3.3): every page whose newest version may not be durable in its
-    /// place, with its recLSN: dirty frames, pages being written, and pages written but not yet covered
-    /// by a data sync. Replaces what `out` held. Complete for every change whose record was appended before the call. A page may
-    /// occur more than once; its least recLSN counts.
-    pub fn dirty_pages(&self, out: &mut Vec<DirtyPage>) {
-        out.clear();
-        // Frames first: a write-back enters `unsynced` before it leaves its frame, so a page that moves
-        // between the two looks is seen in at least one of them.
-        self.dirty_frames(out);
-        self.unsynced.collect(out);
+    /// Shared latch. A never-written page is `Corrupt` here: a pointer led to it.
+    pub fn read(&self, id: PageId) -> Result<PageRead<'_>> {
+        let latch = self.latch(id)?;
+        if let Some(shared) = latch.shared() {
+            self.counters.hit();
+            return Ok(PageRead::new(shared));
+        }
+        let (exclusive, _) = self.make_resident(latch, Missing::IsCorrupt)?;
+        Ok(PageRead::new(exclusive.downgrade()))
     }
 
-    fn dirty_frames(&self, out: &mut Vec<DirtyPage>) {
-        for frame in &self.frames {
-            let (page, dirt) = (frame.page(), frame.dirt());
-            if let (Some(page), false) = (page, dirt.rec_lsn.is_none()) {
-                out.push(DirtyPage { page, rec_lsn: dirt.rec_lsn });
+    /// Exclusive latch. A never-written page is `Corrupt`, as in [`BufferPool::read`].
+    pub fn write(&self, id: PageId) -> Result<PageWrite<'_>> {
+        let (exclusive, _) = self.make_resident(self.latch(id)?, Missing::IsCorrupt)?;
+        Ok(PageWrite::new(self, exclusive))
+    }
+
+    /// Exclusive latch if it is free at once; `Ok(None)` when somebody holds it or I/O would be needed.
+    pub fn try_write(&self, id: PageId) -> Result<Option<PageWrite<'_>>> {
+        let latched = self.latch(id)?.try_exclusive();
+        let resident = latched.filter(|exclusive| exclusive.resident().is_some());
+        Ok(resident.map(|exclusive| PageWrite::new(self, exclusive)))
+    }
+
+    /// Exclusive latch on a page whose old contents do not matter: its first operation overwrites it
+    /// (`Format`, `Image`). Reads nothing from disk if the page is not resident; if the old page is
+    /// resident, its LSN is kept growing. Grows the file if it must (`Full`).
+    pub fn create(&self, id: PageId) -> Result<PageWrite<'_>> {
+        self.pager.grow_to(id)?;
+        let latch = self.latch(id)?;
+        let mut exclusive = latch.exclusive();
+        if exclusive.resident().is_none() {
+            drop(exclusive);
+            let frame = self.take_frame()?;
+            exclusive = latch.exclusive();
+            if exclusive.resident().is_none() {
+                self.occupy(&mut exclusive, frame);
+                exclusive.blank(self.pager.options().database);
+                return Ok(PageWrite::made_up(self, exclusive));
             }
+            self.give_back(frame);
+        }
+        Ok(PageWrite::new(self, exclusive))
+    }
+
+    /// For redo only: like `write`, but a never-written page (LSN 0, kind Free) is legal, and with
+    /// `overwrites` a torn or unreadable page is, too (its first operation replaces it).
+    pub fn write_for_redo(&self, id: PageId, overwrites: bool) -> Result<PageWrite<'_>> {
+        self.pager.grow_to(id)?;
+        let missing = if overwrites { Missing::MayBeTorn } else { Missing::MayBeNew };
+        let (exclusive, made_up) = self.make_resident(self.latch(id)?, missing)?;
+        Ok(if made_up {
+            PageWrite::made_up(self, exclusive)
+        } else {
+            PageWrite::new(self, exclusive)
+        })
+    }
+
+    /// Optimistic read: makes the page resident, notes its version, takes no latch. Waits only while
+    /// somebody writes the page. The glimpse pins nothing.
+    #[inline]
+    pub fn glimpse(&self, id: PageId) -> Result<PageGlimpse<'_>> {
+        let latch = self.latch(id)?;
+        loop {
+            let seen = latch.glimpse();
+            if let Some(frame) = seen.frame() {
+                self.counters.hit();
+                return Ok(PageGlimpse::new(self, latch, seen, frame));
+            }
+            drop(self.make_resident(latch, Missing::IsCorrupt)?);
         }
     }
 
-    /// Data sync: pages whose write completed before it began leave the dirty page table. A failure
-    /// poisons the database.
-    pub fn sync(&self) -> Result<()> {
-        let _one = self.syncing.lock();
-        self.unsynced.begin_sync();
-        self.pager.sync()?;
-        self.unsynced.end_sync();
-        Ok(())
+    /// Asks the processor to fetch the header and first slots of a page that is about to be read. Never
+    /// waits, never reads from disk.
+    #[inline]
+    pub fn prefetch(&self, id: PageId) {
+        if let Some(latch) = self.table.latch(id)
+            && let Some(frame) = latch.state().frame()
+        {
+            arena::prefetch(latch.cell(frame), 512);
+        }
     }
 
-    /// Counters and gauges.
+    /// Dirty page table: every page whose newest version may not be durable in place, with its recLSN:
+    /// dirty frames, pages being written, and pages written but not yet covered by a data sync.
+    /// Complete for every change logged before the call. Clears `out` first; sorted by page id.
+    pub fn dirty_pages(&self, out: &mut Vec<DirtyPage>) {
+        dirty::collect(&self.frames, &self.unsynced, out);
+    }
+
+    /// What the pool did since it was made.
     pub fn stats(&self) -> PoolStats {
-        self.counters.snapshot(self.frames.len())
+        self.counters.snapshot(self.frames.len(), self.frames.dirty())
     }
 
-    /// A checkpoint begins; matters only to the mutation that decides images once per checkpoint.
-    #[doc(hidden)]
-    pub fn begin_image_epoch(&self) {
-        self.image_epoch.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// What a frame's image mark is set to now.
-    fn image_mark(&self) -> u64 {
-        self.image_epoch.load(Ordering::Relaxed) + 1
-    }
-
-    fn count_dirty(&self, change: isize) {
-        self.counters.dirty.fetch_add(change as usize, Ordering::Relaxed);
-    }
-
-    /// The latch of page `id`; `Corrupt` when no page can have that number.
+    #[inline]
     fn latch(&self, id: PageId) -> Result<Latch<'_>> {
-        match self.arena.words().get(id.get() as usize) {
-            Some(word) => Ok(Latch::new(word, &self.parking)),
-            None => Err(self.stray(id, "no page can have this number")),
+        self.table
+            .latch(id)
+            .ok_or_else(|| evict::beyond(id, self.pager.options().page_size.bytes()))
+    }
+
+    /// Latches the page exclusively and sees that it is resident; `true` when it had to be made up.
+    fn make_resident<'p>(
+        &'p self,
+        latch: Latch<'p>,
+        missing: Missing,
+    ) -> Result<(Exclusive<'p>, bool)> {
+        let exclusive = latch.exclusive();
+        if exclusive.resident().is_some() {
+            self.counters.hit();
+            return Ok((exclusive, false));
+        }
+        // Access rule 2: making room can take long, so not under the latch.
+        drop(exclusive);
+        let frame = self.take_frame()?;
+        let mut exclusive = latch.exclusive();
+        if exclusive.resident().is_some() {
+            self.give_back(frame);
+            return Ok((exclusive, false));
+        }
+        let mut buf = self.buffer();
+        let loaded = self.load(latch.id(), &mut buf, missing);
+        match loaded {
+            Ok(Found::Page) => {
+                self.occupy(&mut exclusive, frame);
+                exclusive.fill(buf.page());
+            }
+            Ok(Found::Never) => {
+                self.occupy(&mut exclusive, frame);
+                exclusive.blank(self.pager.options().database);
+            }
+            Err(_) => self.give_back(frame),
+        }
+        self.buffers.lock().push(buf);
+        loaded.map(|found| (exclusive, found == Found::Never))
+    }
+
+    fn load(&self, id: PageId, into: &mut PageBuf, missing: Missing) -> Result<Found> {
+        stats::count(&self.counters.misses);
+        match self.pager.read(id, into) {
+            Ok(Found::Never) if missing == Missing::IsCorrupt => {
+                let offset = id.get() * self.pager.options().page_size.bytes() as u64;
+                let what = format!("something points to {id}, which was never written");
+                Err(Error::corrupt("data", offset, None, what))
+            }
+            Err(e) if e.is_corruption() && missing == Missing::MayBeTorn => Ok(Found::Never),
+            found => found,
         }
     }
 
-    fn exclusive(&self, id: PageId, frame: u32) -> PageWrite<'_> {
-        let word = &self.arena.words()[id.get() as usize];
-        let latch = Latch::new(word, &self.parking);
-        let guard = ExclusiveGuard::adopt(latch, self.arena.cell(frame));
-        PageWrite::new(self, id, frame, guard)
+    fn occupy(&self, exclusive: &mut Exclusive<'_>, frame: FreeFrame) {
+        self.frames.occupy(frame.number(), exclusive.id());
+        exclusive.install(frame);
     }
+}
 
-    fn stray(&self, id: PageId, what: &str) -> Error {
-        let offset = id.get().saturating_mul(self.pager.options().page_size.bytes() as u64);
-        Error::corrupt("data", offset, None, format!("{id} was referred to, but {what}"))
-    }
-
-    fn take_buffer(&self) -> PageBuf {
-        let kept = self.buffers.lock().pop();
-        kept.unwrap_or_else(|| PageBuf::new(self.pager.options().page_size))
-    }
-
-    fn keep_buffer(&self, buffer: PageBuf) {
-        let mut kept = self.buffers.lock();
-        if kept.len() < self.options.batch_pages {
-            kept.push(buffer);
-        }
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }

@@ -1,33 +1,35 @@
-//! What a pool is made with, and the rules that tests may break.
+//! What is fixed when a pool is made.
 
-/// How large a pool is and how its cleaner works.
+/// How a [`BufferPool`](crate::BufferPool) is made.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Frames in the pool (at least 8).
+    /// Frames in the pool (at least [`FRAMES_MIN`](crate::FRAMES_MIN)). One structure change latches up to six pages at once, so a pool
+    /// for n writing threads wants 6 n frames.
     pub frames: usize,
-    /// The cleaner keeps at least this share of the frames clean, in percent.
+    /// The cleaner keeps at least this share of frames clean, in percent.
     pub clean_percent: u8,
-    /// Most pages that one batch writes.
+    /// Most pages one cleaner batch writes.
     pub batch_pages: usize,
-    /// Protocol rules to break, for tests that show what each rule is for.
+    /// Rules broken on purpose, in tests only.
     #[doc(hidden)]
     pub mutations: Mutations,
 }
 
 impl Default for PoolOptions {
+    /// 1024 frames, a tenth of them kept clean, 64 pages per batch.
     fn default() -> Self {
         Self { frames: 1024, clean_percent: 10, batch_pages: 64, mutations: Mutations::default() }
     }
 }
 
-/// Rules of the pool that a test may break on purpose.
+/// Rules a test may break to show which guarantee falls. All off by default.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mutations {
-    /// Write pages without forcing the log first (the pager's assert must be off, too).
+    /// Pages are written without forcing the log (set the pager's mutation of this name, too).
     pub page_before_log: bool,
-    /// Drop a page from the dirty page table when it is written, not when it is synced.
+    /// A page leaves the dirty page table when written, not when synced.
     pub drop_dirty_before_sync: bool,
-    /// Decide on images once per checkpoint instead of once per copy.
+    /// The need for an image is decided once per checkpoint, not once per copy.
     pub image_per_checkpoint: bool,
 }

@@ -1,87 +1,108 @@
-//! Counters. Hits are the one thing counted on every access, so they are striped over cache lines: a
-//! shared counter would be the hottest line of the machine.
+//! Counters: what `stats` shows, counted so that counting costs the hot path nothing to speak of.
+//!
+//! Hits happen on every core at once. One counter for all would be a cache line that travels with every
+//! page access, so each thread has a stripe, told apart by where its thread-local storage lies, and adds
+//! with a plain load and store. Two threads on one stripe may lose a count: hits are approximate. All
+//! other counters are exact.
 
-use std::cell::Cell;
+use argali_base::sync::{AtomicU64, Mutex, Ordering};
 
-use argali_base::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
-use crossbeam::utils::CachePadded;
-
-const STRIPES: usize = 16;
-
-/// Counts since the pool was made, and gauges.
+/// What the pool did since it was made.
 #[derive(Clone, Debug, Default)]
 pub struct PoolStats {
-    /// Pages found in the pool.
+    /// Pages found resident (approximate: see `stats.rs`).
     pub hits: u64,
     /// Pages read from disk.
     pub misses: u64,
-    /// Clean pages that made room.
+    /// Pages that left the pool clean.
     pub evictions_clean: u64,
-    /// Dirty pages that had to be written first to make room.
+    /// Pages that had to be written to make room.
     pub evictions_dirty: u64,
-    /// Pages written back.
+    /// Page copies written by eviction, cleaner and checkpoints together.
     pub written_back: u64,
-    /// Write-backs that had to force the log first.
+    /// Times a write-back had to force the log.
     pub log_forces: u64,
     /// Frames in the pool.
     pub frames: usize,
-    /// Frames that are dirty now.
+    /// Frames that are dirty or being written.
     pub dirty: usize,
-    /// Page writes that failed; their pages stay dirty.
+    /// Page writes that failed; the pages stayed dirty.
     pub write_errors: u64,
-    /// The last such failure.
+    /// The last of them.
     pub last_write_error: Option<String>,
 }
 
+const STRIPES: usize = 64;
+
 #[derive(Debug, Default)]
+#[repr(align(64))]
+struct Stripe(AtomicU64);
+
+#[derive(Debug)]
 pub(crate) struct Counters {
-    hits: [CachePadded<AtomicU64>; STRIPES],
+    hits: Vec<Stripe>,
     pub(crate) misses: AtomicU64,
     pub(crate) evictions_clean: AtomicU64,
     pub(crate) evictions_dirty: AtomicU64,
     pub(crate) written_back: AtomicU64,
     pub(crate) log_forces: AtomicU64,
-    pub(crate) dirty: AtomicUsize,
     pub(crate) write_errors: AtomicU64,
-    pub(crate) last_write_error: Mutex<Option<String>>,
+    last_write_error: Mutex<Option<String>>,
+}
+
+thread_local! {
+    static STRIPE: u8 = const { 0 };
+}
+
+/// Where this thread's storage lies says which stripe it uses.
+fn stripe() -> usize {
+    let address = STRIPE.with(|here| std::ptr::from_ref(here).addr() as u64);
+    (address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - STRIPES.ilog2())) as usize
 }
 
 impl Counters {
-    #[inline]
-    pub(crate) fn hit(&self) {
-        self.hits[stripe()].fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn new() -> Self {
+        Self {
+            hits: std::iter::repeat_with(Stripe::default).take(STRIPES).collect(),
+            misses: AtomicU64::new(0),
+            evictions_clean: AtomicU64::new(0),
+            evictions_dirty: AtomicU64::new(0),
+            written_back: AtomicU64::new(0),
+            log_forces: AtomicU64::new(0),
+            write_errors: AtomicU64::new(0),
+            last_write_error: Mutex::new(None),
+        }
     }
 
-    pub(crate) fn snapshot(&self, frames: usize) -> PoolStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn hit(&self) {
+        let hits = &self.hits[stripe()].0;
+        hits.store(hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn write_failed(&self, error: &argali_base::Error) {
+        count(&self.write_errors);
+        *self.last_write_error.lock() = Some(error.to_string());
+    }
+
+    pub(crate) fn snapshot(&self, frames: usize, dirty: usize) -> PoolStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         PoolStats {
-            hits: self.hits.iter().map(|stripe| read(stripe)).sum(),
-            misses: read(&self.misses),
-            evictions_clean: read(&self.evictions_clean),
-            evictions_dirty: read(&self.evictions_dirty),
-            written_back: read(&self.written_back),
-            log_forces: read(&self.log_forces),
+            hits: self.hits.iter().map(|stripe| get(&stripe.0)).sum(),
+            misses: get(&self.misses),
+            evictions_clean: get(&self.evictions_clean),
+            evictions_dirty: get(&self.evictions_dirty),
+            written_back: get(&self.written_back),
+            log_forces: get(&self.log_forces),
             frames,
-            dirty: self.dirty.load(Ordering::Relaxed),
-            write_errors: read(&self.write_errors),
+            dirty,
+            write_errors: get(&self.write_errors),
             last_write_error: self.last_write_error.lock().clone(),
         }
     }
 }
 
-/// Adds one to a counter that nobody reads for its exact value.
+/// One more.
 pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// This thread's stripe, dealt out in turn.
-fn stripe() -> usize {
-    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    thread_local!(static MINE: Cell<usize> = const { Cell::new(usize::MAX) });
-    MINE.with(|mine| {
-        if mine.get() == usize::MAX {
-            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
-        }
-        mine.get()
-    })
 }

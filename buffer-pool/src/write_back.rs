@@ -1,120 +1,146 @@
-//! The one place where pages leave memory.
+//! Writing pages back: the one way from the pool to the disk, for eviction, cleaner and checkpoints.
 //!
 //! ```text
-//!  shared latch ─► copy, begin_write ─► latch gone ─► force the log ─► write the batch ─► book-keeping
-//!                                                     (WAL rule)       (pager: torn pages)
+//!  for each page:   shared latch · claim · copy · unlatch          nothing latched from here on
+//!  for the batch:   force the log to the greatest pageLSN          the write-ahead rule
+//!                   pager.write(copies, proof)                     asserts it again
+//!  for each page:   into `unsynced`, then clean (or dirty again)
 //! ```
 //!
-//! Eviction, cleaner and checkpoint all come through here, so the write-ahead rule stands here once. The
-//! copy is taken under a shared latch and everything slow happens without one. `begin_write` keeps two
-//! writes of one page from overlapping; a write that fails leaves its page dirty, and says so.
+//! Writing a copy means that nobody ever waits for I/O because of a latch held here, that the checksum
+//! fits the bytes written, and that a page can change while it is written. A page held exclusively is
+//! passed over: waiting for it could wait for ourselves, since eviction runs under its caller's latches.
+//!
+//! A write that fails leaves its page dirty. When a batch fails, its pages are tried one by one, so that
+//! one bad sector does not keep its neighbours from being written. Left out: retrying on a timer, which
+//! is what cleaner and checkpoints amount to.
 
-use argali_base::sync::Ordering;
+use argali_base::sync::thread::yield_now;
 use argali_base::{Error, Lsn, PageId, Result};
-use argali_pager::{PageBuf, TornPages};
-use argali_wal::{DirtyPage, Durable};
+use argali_pager::PageBuf;
+use argali_wal::Durable;
 
 use crate::BufferPool;
-use crate::frame::Turned;
-use crate::latch::{Denied, SharedGuard};
+use crate::latch::Shared;
 use crate::stats::count;
 
-/// A copy on its way to the disk.
-struct Outgoing {
-    frame: u32,
-    page: PageId,
-    rec_lsn: Lsn,
-}
+/// Times a latch held exclusively is looked at again before its page is passed over.
+const PATIENCE: usize = 3;
 
-/// Whether to wait for a page that somebody is changing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Latched {
-    Wait,
-    Skip,
-}
+/// A page on its way to disk.
+type Copy = (PageId, PageBuf);
 
 impl BufferPool {
-    /// Writes back every page of `ids` that is resident, dirty and not being written already, waiting for
-    /// writers to let go. Returns how many were written. The caller holds no latch.
+    /// The one write-back: for each dirty, unlatched-exclusive page of `ids`: copy under a shared latch,
+    /// drop it, force the log, write the batch. Used by eviction, cleaner and checkpoint alike.
+    /// Returns how many were written. After a failed page write the others are still written, and the
+    /// first error is returned.
     pub fn write_back(&self, ids: &[PageId]) -> Result<usize> {
-        let mut written = 0;
-        for batch in ids.chunks(self.options.batch_pages.max(1)) {
-            written += self.write_batch(batch, Latched::Wait)?;
-        }
-        Ok(written)
-    }
-
-    /// As [`BufferPool::write_back`], but leaves out pages that are latched: the caller may hold them.
-    pub(crate) fn write_back_free(&self, ids: &[PageId]) -> Result<usize> {
-        self.write_batch(ids, Latched::Skip)
-    }
-
-    /// One turn of the page cleaner: writes a batch, oldest first, if too few frames are clean, or of the
-    /// pages whose recLSN lies before `target`, the wanted redo point. Returns pages written.
-    pub fn step(&self, target: Lsn) -> Result<usize> {
-        let mut dirty = Vec::new();
-        self.dirty_frames(&mut dirty);
-        let clean_wanted = self.frames.len() * usize::from(self.options.clean_percent) / 100;
-        let short = (dirty.len() + clean_wanted).saturating_sub(self.frames.len());
-        dirty.sort_unstable_by_key(|entry| entry.rec_lsn);
-        let old = dirty.partition_point(|entry| entry.rec_lsn < target);
-        let mut ids: Vec<PageId> =
-            dirty.iter().take(old.max(short).min(self.options.batch_pages)).map(page_of).collect();
+        let mut ids = ids.to_vec();
         ids.sort_unstable();
-        self.write_back_free(&ids)
+        ids.dedup();
+        let (mut written, mut first_error) = (0, None);
+        for batch in ids.chunks(self.options.batch_pages.max(1)) {
+            match self.write_back_batch(batch) {
+                Ok(pages) => written += pages,
+                Err(e) if self.health.is_poisoned() => return Err(e),
+                Err(e) => first_error = first_error.or(Some(e)),
+            }
+        }
+        self.bound_unsynced()?;
+        first_error.map_or(Ok(written), Err)
     }
 
-    fn write_batch(&self, ids: &[PageId], latched: Latched) -> Result<usize> {
-        self.health.check()?;
-        let (mut outgoing, mut copies) = (Vec::new(), Vec::new());
+    /// Keeps the table of written pages from outgrowing the pool between two checkpoints.
+    fn bound_unsynced(&self) -> Result<()> {
+        if self.unsynced.len() > 4 * self.frames.len() + 1024 { self.sync() } else { Ok(()) }
+    }
+
+    fn write_back_batch(&self, ids: &[PageId]) -> Result<usize> {
+        let mut frames = Vec::with_capacity(ids.len());
+        let mut copies = Vec::with_capacity(ids.len());
         for id in ids {
-            if let Some((out, copy)) = self.copy_out(*id, latched)? {
-                outgoing.push(out);
+            if let Some((frame, copy)) = self.copy_out(*id) {
+                frames.push((*id, frame));
                 copies.push((*id, copy));
             }
         }
         if copies.is_empty() {
             return Ok(0);
         }
-        let result = self.force_and_write(&mut copies);
-        for (_, buffer) in copies {
-            self.keep_buffer(buffer);
+        let result = self.write_copies(&mut copies, &frames);
+        self.buffers.lock().extend(copies.into_iter().map(|(_, copy)| copy));
+        result
+    }
+
+    /// Claims a dirty page for writing and copies it. `None`: not resident, clean, being written, or held
+    /// exclusively.
+    fn copy_out(&self, id: PageId) -> Option<(usize, PageBuf)> {
+        let shared = self.share_for_copy(id)?;
+        if !self.frames.begin_copy(shared.frame()) {
+            return None;
         }
-        self.settle(&outgoing, result)?;
-        self.bound_unsynced()?;
-        Ok(outgoing.len())
+        let mut copy = self.buffer();
+        copy.copy_from(shared.page());
+        Some((shared.frame(), copy))
     }
 
-    /// A copy of a dirty page, made under its shared latch; `None` when there is nothing to write.
-    fn copy_out(&self, id: PageId, latched: Latched) -> Result<Option<(Outgoing, PageBuf)>> {
-        let latch = self.latch(id)?;
-        let frame = loop {
-            match latch.try_shared() {
-                Ok(frame) => break frame,
-                Err(Denied::Busy) if latched == Latched::Wait => latch.wait_readable(),
-                Err(Denied::Busy | Denied::Absent) => return Ok(None),
+    fn share_for_copy(&self, id: PageId) -> Option<Shared<'_>> {
+        let latch = self.table.latch(id)?;
+        for _ in 0..PATIENCE {
+            if !latch.state().is_exclusive() {
+                break;
             }
-        };
-        let guard = SharedGuard::adopt(latch, self.arena.cell(frame));
-        let keep_image = self.torn_pages != TornPages::FullPageImage
-            || self.options.mutations.image_per_checkpoint;
-        let Some(rec_lsn) = self.frames[frame as usize].begin_write(keep_image) else {
-            return Ok(None);
-        };
-        let mut copy = self.take_buffer();
-        copy.copy_from(guard.page());
-        Ok(Some((Outgoing { frame, page: id, rec_lsn }, copy)))
+            yield_now();
+        }
+        latch.try_shared()
     }
 
-    /// The write-ahead rule, for every page that ever leaves memory: first the log, up to the greatest
-    /// pageLSN of the batch, then the pages. The pager asserts it again.
-    fn force_and_write(&self, copies: &mut [(PageId, PageBuf)]) -> Result<()> {
+    /// Forces and writes; then each page is written or still dirty.
+    fn write_copies(&self, copies: &mut [Copy], frames: &[(PageId, usize)]) -> Result<usize> {
+        let proof = self.make_durable(copies).inspect_err(|_| self.all_failed(frames))?;
+        let Err(error) = self.pager.write(copies, proof) else {
+            for (id, frame) in frames {
+                self.page_written(*id, *frame);
+            }
+            return Ok(copies.len());
+        };
+        if copies.len() == 1 || self.health.is_poisoned() {
+            self.counters.write_failed(&error);
+            self.all_failed(frames);
+            return Err(error);
+        }
+        self.write_one_by_one(copies, frames, proof)
+    }
+
+    fn write_one_by_one(
+        &self,
+        copies: &mut [Copy],
+        frames: &[(PageId, usize)],
+        proof: Durable,
+    ) -> Result<usize> {
+        let (mut written, mut first_error) = (0, None);
+        // The pager sorts its batch by page id, and `frames` is in that order from the start.
+        for (copy, (id, frame)) in copies.chunks_mut(1).zip(frames) {
+            assert_eq!(copy[0].0, *id, "copies and frames are both sorted by page id");
+            match self.pager.write(copy, proof) {
+                Ok(()) => {
+                    self.page_written(*id, *frame);
+                    written += 1;
+                }
+                Err(error) => {
+                    self.counters.write_failed(&error);
+                    self.frames.not_written(*frame);
+                    first_error = first_error.or(Some(error));
+                }
+            }
+        }
+        first_error.map_or(Ok(written), Err)
+    }
+
+    /// The write-ahead rule: proof that the log is durable up to the newest of these pages.
+    fn make_durable(&self, copies: &[Copy]) -> Result<Durable> {
         let newest = copies.iter().map(|(_, copy)| copy.page().lsn()).max().unwrap_or(Lsn::NONE);
-        let durable = self.forced(newest)?;
-        self.pager.write(copies, durable)
-    }
-
-    fn forced(&self, newest: Lsn) -> Result<Durable> {
         let durable = self.wal.durable();
         if durable.covers(newest) || self.options.mutations.page_before_log {
             return Ok(durable);
@@ -123,39 +149,54 @@ impl BufferPool {
         self.wal.force(newest)
     }
 
-    /// Settles the books of a batch. A page enters `unsynced` before its frame turns clean, so a
-    /// checkpoint that looks in between sees it at least once.
-    fn settle(&self, outgoing: &[Outgoing], result: Result<()>) -> Result<()> {
-        let written = result.is_ok();
-        for out in outgoing {
-            if written && !self.options.mutations.drop_dirty_before_sync {
-                self.unsynced.add(out.page, out.rec_lsn);
+    fn page_written(&self, id: PageId, frame: usize) {
+        count(&self.counters.written_back);
+        self.frames.written(frame, |rec_lsn| {
+            if !self.options.mutations.drop_dirty_before_sync {
+                self.unsynced.insert(id, rec_lsn);
             }
-            if self.frames[out.frame as usize].end_write(written) == Turned::Clean {
-                self.count_dirty(-1);
-            }
+        });
+    }
+
+    fn all_failed(&self, frames: &[(PageId, usize)]) {
+        for (_, frame) in frames {
+            self.frames.not_written(*frame);
         }
-        match &result {
-            Ok(()) => {
-                let pages = outgoing.len() as u64;
-                self.counters.written_back.fetch_add(pages, Ordering::Relaxed);
+    }
+
+    /// Data sync: pages whose write completed before it began leave the dirty page table on success.
+    pub fn sync(&self) -> Result<()> {
+        let number = self.unsynced.begin_sync();
+        self.pager.sync()?;
+        self.unsynced.end_sync(number);
+        Ok(())
+    }
+
+    /// One turn of the page cleaner: writes a batch of the oldest dirty pages if the pool has too few
+    /// clean frames or pages older than `target` (redo distance). Returns pages written.
+    pub fn step(&self, target: Lsn) -> Result<usize> {
+        let frames = self.frames.len();
+        let clean = frames - self.frames.dirty().min(frames);
+        let too_few = clean * 100 < frames * usize::from(self.options.clean_percent);
+        let mut dirty: Vec<(Lsn, PageId)> = Vec::new();
+        self.frames.for_each_dirty(|page, rec_lsn| {
+            if too_few || rec_lsn < target {
+                dirty.push((rec_lsn, page));
             }
-            Err(error) => self.note_failure(error),
-        }
-        result
+        });
+        dirty.sort_unstable();
+        dirty.truncate(self.options.batch_pages.max(1));
+        let ids: Vec<PageId> = dirty.into_iter().map(|(_, page)| page).collect();
+        self.write_back(&ids)
     }
 
-    fn note_failure(&self, error: &Error) {
-        count(&self.counters.write_errors);
-        *self.counters.last_write_error.lock() = Some(error.to_string());
+    /// A buffer for I/O: one that was used before, or a new one.
+    pub(crate) fn buffer(&self) -> PageBuf {
+        let used = self.buffers.lock().pop();
+        used.unwrap_or_else(|| PageBuf::new(self.pager.options().page_size))
     }
 
-    /// Keeps the list of written pages from growing without limit between checkpoints.
-    fn bound_unsynced(&self) -> Result<()> {
-        if self.unsynced.len() > 4 * self.frames.len() + 1024 { self.sync() } else { Ok(()) }
+    pub(crate) fn error_exhausted(&self) -> Error {
+        Error::PoolExhausted { frames: self.frames.len() }
     }
-}
-
-fn page_of(entry: &DirtyPage) -> PageId {
-    entry.page
 }
