@@ -268,7 +268,8 @@ impl<'p> Latch<'p> {
         let next = (state.0 + 1) | mark;
         let cell = self.cell(state.frame()?);
         let swap = self.word.compare_exchange(state.0, next, Ordering::Acquire, Ordering::Relaxed);
-        swap.is_ok().then_some(Shared { latch: self, cell, state })
+        // `then`, not `then_some`: a guard made in vain would count somebody else out when dropped.
+        swap.is_ok().then(|| Shared { latch: self, cell, state })
     }
 
     /// Latches exclusively, waiting for whoever holds it. The page may not be resident.
@@ -377,6 +378,7 @@ impl Drop for Shared<'_> {
     #[inline]
     fn drop(&mut self) {
         let old = self.latch.word.fetch_sub(1, Ordering::Release);
+        assert!(old & SHARED_MASK != 0, "latch word {old:#x} of {} is not shared", self.id());
         if old & SHARED_MASK == 1 || old & SHARED_MASK == SHARED_MASK {
             self.latch.wake_if_asked(old);
         }
@@ -478,6 +480,7 @@ impl Drop for Exclusive<'_> {
     #[inline]
     fn drop(&mut self) {
         let old = self.latch.word.fetch_add(self.release(), Ordering::Release);
+        assert!(old & EXCLUSIVE != 0, "latch word {old:#x} of {} is not exclusive", self.id());
         self.latch.wake_if_asked(old);
     }
 }
