@@ -53,7 +53,7 @@ pub(super) enum ScanLocks {
     None,
     /// Keys for an instant, unless the page is settled.
     Instant,
-    /// Keys.
+    /// Keys of rows; of ghosts for an instant.
     Keys,
     /// Keys and gaps.
     KeysAndGaps,

@@ -121,7 +121,7 @@ impl BTree {
             self.take_key(&walk, cell, floor.is_some(), &mut entry.key)?;
             floor = Some(());
             let inside = within(&entry.key, order.to);
-            walk = self.lock_step(order, order.locks.mode(inside), &entry.key, walk)?;
+            walk = self.lock_step(order, (cell, inside), &entry.key, walk)?;
             if !inside {
                 return Ok(false);
             }
@@ -214,25 +214,27 @@ impl BTree {
     fn lock_step<'t>(
         &self,
         order: &mut Order<'_>,
-        mode: Option<LockMode>,
+        (cell, inside): (LeafCell, bool),
         key: &[u8],
         walk: Walk<'t>,
     ) -> Attempt<Walk<'t>> {
-        let Some(mode) = mode else { return still(walk) };
+        let Some(mode) = order.locks.mode(inside) else { return still(walk) };
         let name = self.key_name(key);
-        if order.locks == ScanLocks::Instant {
-            let lsn = self.look(&walk.leaf.glimpse, |view| node::lsn(view))?;
-            if self.space().settled(lsn) || order.txn.holds(name).is_some() {
-                return still(walk);
+        match order.locks {
+            ScanLocks::Instant => {
+                let lsn = self.look(&walk.leaf.glimpse, |view| node::lsn(view))?;
+                if self.space().settled(lsn) {
+                    return still(walk);
+                }
+                pass(order.txn, name, mode, walk)
             }
-            if !order.txn.try_lock_instant(name, mode) {
-                drop(walk);
-                order.txn.lock_instant(name, mode)?;
-                return Err(Stop::Again);
+            // That there is no row need not stay so; only the deletion must be committed.
+            ScanLocks::Keys if cell.ghost => pass(order.txn, name, mode, walk),
+            ScanLocks::None | ScanLocks::Keys | ScanLocks::KeysAndGaps => {
+                keep(order.txn, name, mode, walk)
             }
-            return still(walk);
         }
-        keep(order.txn, name, mode, walk).and_then(still)
+        .and_then(still)
     }
 
     /// No key follows: the gap above the last one is the border.
@@ -263,6 +265,16 @@ fn keep<'t>(txn: &mut Txn, name: LockName, mode: LockMode, walk: Walk<'t>) -> At
     // A patient walk pins pages: never wait for a lock with a page pinned.
     drop(walk);
     txn.lock(name, mode)?;
+    Err(Stop::Again)
+}
+
+/// Takes a lock only to see that nobody holds it.
+fn pass<'t>(txn: &mut Txn, name: LockName, mode: LockMode, walk: Walk<'t>) -> Attempt<Walk<'t>> {
+    if txn.try_lock_instant(name, mode) {
+        return Ok(walk);
+    }
+    drop(walk);
+    txn.lock_instant(name, mode)?;
     Err(Stop::Again)
 }
 

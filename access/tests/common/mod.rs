@@ -1,0 +1,153 @@
+//! A small database with trees: the real log, pool and transactions on a simulated disk.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argali_access::{BTree, Entry, Space, TreeStats, register_undo};
+use argali_base::disk::SimDisk;
+use argali_base::{Disk, Health, PageId};
+use argali_buffer_pool::{BufferPool, PoolOptions};
+use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
+use argali_txn::{Durability, Isolation, Txn, TxnManager, TxnOptions, UndoHandlers};
+use argali_wal::{LogId, LogOptions, Wal};
+
+const DATABASE: u64 = 0xa11;
+
+pub(crate) struct Setup {
+    pub(crate) frames: usize,
+    pub(crate) page_bytes: u32,
+    pub(crate) torn_pages: TornPages,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { frames: 16, page_bytes: 4096, torn_pages: TornPages::None }
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) pool: Arc<BufferPool>,
+    pub(crate) txns: Arc<TxnManager>,
+    pub(crate) space: Arc<Space>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(&Setup::default())
+    }
+
+    pub(crate) fn with(setup: &Setup) -> Self {
+        let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(7));
+        let health = Health::new();
+        let log = LogOptions {
+            segment_bytes: 4 << 20,
+            ring_bytes: 4 << 20,
+            limit_bytes: 1 << 30,
+            ..LogOptions::default()
+        };
+        let id = LogId { database: DATABASE, timeline: 1 };
+        let wal = Arc::new(Wal::create(disk.clone(), id, log, health.clone()).unwrap());
+        let options = PagerOptions {
+            page_size: PageSize::new(setup.page_bytes).unwrap(),
+            torn_pages: setup.torn_pages,
+            database: DATABASE,
+            growth_pages: 64,
+            doublewrite_slots: 32,
+            pages_max: 1 << 17,
+            mutations: argali_pager::Mutations::default(),
+        };
+        let pager = Arc::new(Pager::create(disk, options, health.clone()).unwrap());
+        let frames = PoolOptions { frames: setup.frames, ..PoolOptions::default() };
+        let pool = BufferPool::new(pager, wal.clone(), frames, health).unwrap();
+        let txns = TxnManager::new(wal.clone(), pool.clone(), 1);
+        let mut txn = txns.begin_system().unwrap();
+        let space = Space::create(&txns, &mut txn, 1).unwrap();
+        txn.commit(Durability::Relaxed).unwrap();
+        let mut handlers = UndoHandlers::default();
+        register_undo(&space, &mut handlers);
+        txns.set_handlers(handlers);
+        Self { wal, pool, txns, space }
+    }
+
+    pub(crate) fn tree(&self) -> BTree {
+        let mut txn = self.txns.begin_system().unwrap();
+        let tree = BTree::create(&self.space, &mut txn).unwrap();
+        txn.commit(Durability::Relaxed).unwrap();
+        tree
+    }
+
+    pub(crate) fn begin(&self) -> Txn {
+        self.begin_at(Isolation::Serializable)
+    }
+
+    pub(crate) fn begin_at(&self, isolation: Isolation) -> Txn {
+        let lock_timeout = Duration::from_secs(10);
+        self.txns.begin(TxnOptions { isolation, lock_timeout }).unwrap()
+    }
+
+    /// A transaction that does not wait for locks: a conflict shows as `LockTimeout`.
+    pub(crate) fn hasty(&self, isolation: Isolation) -> Txn {
+        let lock_timeout = Duration::from_millis(20);
+        self.txns.begin(TxnOptions { isolation, lock_timeout }).unwrap()
+    }
+
+    /// Everything is as it should be: the tree is sound, and the pages in use are the map page and those
+    /// of `trees`, each owned once.
+    pub(crate) fn verify(&self, trees: &[&BTree]) -> Vec<TreeStats> {
+        let mut owned = BTreeSet::from([PageId::new(0)]);
+        let mut faults = Vec::new();
+        let stats = trees
+            .iter()
+            .map(|tree| {
+                let mut twice = Vec::new();
+                let mut note = |page| {
+                    if !owned.insert(page) {
+                        twice.push(page);
+                    }
+                };
+                let stats = tree.verify(&mut note, &mut faults).unwrap();
+                assert_eq!(twice, [], "owned twice");
+                stats
+            })
+            .collect();
+        assert_eq!(faults, Vec::<String>::new());
+        let mut used = BTreeSet::new();
+        self.space.for_each_used(&mut |page| assert!(used.insert(page))).unwrap();
+        assert_eq!(used, owned, "pages in use and pages reached");
+        assert_eq!(self.space.pages_in_use().unwrap(), used.len() as u64);
+        stats
+    }
+}
+
+/// All entries within the bounds.
+pub(crate) fn scan(
+    tree: &BTree,
+    txn: &mut Txn,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+) -> argali_base::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (mut entry, mut out) = (Entry::default(), Vec::new());
+    let mut from = from.map(<[u8]>::to_vec);
+    while tree.next(txn, from.as_ref().map(Vec::as_slice), to, &mut entry)? {
+        out.push((entry.key.clone(), entry.value.clone()));
+        from = Bound::Excluded(entry.key.clone());
+    }
+    Ok(out)
+}
+
+pub(crate) fn scan_all(tree: &BTree, txn: &mut Txn) -> Vec<(Vec<u8>, Vec<u8>)> {
+    scan(tree, txn, Bound::Unbounded, Bound::Unbounded).unwrap()
+}
+
+pub(crate) fn get(tree: &BTree, txn: &mut Txn, key: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    tree.get(txn, key, &mut out).unwrap().then_some(out)
+}
+
+pub(crate) fn key(n: u64) -> Vec<u8> {
+    format!("key{n:08}").into_bytes()
+}
