@@ -17,6 +17,8 @@ use common::{COUNTERS, Setup, World};
 
 const PAGES: u64 = 24;
 const THREADS: u64 = 4;
+/// Counters of each page that are used: few, so that threads meet.
+const HOT: u64 = 2;
 const ROUNDS: usize = 500;
 
 struct Random(u64);
@@ -48,7 +50,7 @@ fn work(world: &World, txn: &mut Txn, random: &mut Random) -> Result<Sums, Error
         let savepoint = txn.savepoint();
         let mut part = Sums::new();
         for _ in 0..=random.below(4) {
-            let place = (random.below(PAGES), random.below(COUNTERS as u64) as usize);
+            let place = (random.below(PAGES), random.below(HOT) as usize);
             let hash = place.0 * COUNTERS as u64 + place.1 as u64;
             let mode = LockMode::Key { key: KeyMode::X, gap: Gap::None };
             txn.lock(LockName::Tree(1), LockMode::IX)?;
@@ -133,6 +135,8 @@ fn threads_in_a_small_pool() {
                 assert_eq!(world.value(page, counter), sum, "{torn_pages:?} p{page} {counter}");
             }
         }
+        let locks = world.txns.lock_stats();
+        assert!(locks.waited > 0 && locks.timeouts == 0, "{locks:?}");
         assert!(world.txns.stranded().is_empty() && world.txns.blocked().is_empty());
         assert_eq!(world.wal.stats().reserved_bytes, 0);
         let chains = check_chains(&world);
