@@ -12,6 +12,7 @@
 //! log and the manager needs the tree to undo.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock};
 use argali_base::{Lsn, Result, TxnId};
@@ -41,7 +42,7 @@ pub struct TxnManager {
     /// Serial of the next savepoint, of whatever transaction.
     next_savepoint: AtomicU64,
     stranded: Mutex<Vec<(TxnId, String)>>,
-    mutations: RwLock<Mutations>,
+    mutations: OnceLock<Mutations>,
 }
 
 impl TxnManager {
@@ -60,7 +61,7 @@ impl TxnManager {
             horizon: AtomicU64::new(0),
             next_savepoint: AtomicU64::new(0),
             stranded: Mutex::new(Vec::new()),
-            mutations: RwLock::new(Mutations::default()),
+            mutations: OnceLock::new(),
         })
     }
 
@@ -78,14 +79,14 @@ impl TxnManager {
         self.handlers.read().as_ref().and_then(|handlers| handlers.get(owner).cloned())
     }
 
-    /// Breaks rules on purpose.
+    /// Breaks rules on purpose. The first call counts.
     #[doc(hidden)]
     pub fn set_mutations(&self, mutations: Mutations) {
-        *self.mutations.write() = mutations;
+        let _ = self.mutations.set(mutations);
     }
 
     pub(crate) fn mutations(&self) -> Mutations {
-        *self.mutations.read()
+        self.mutations.get().copied().unwrap_or_default()
     }
 
     pub(crate) fn is_poisoned(&self) -> bool {

@@ -114,9 +114,10 @@ impl LogSpace {
 
     /// Gives everything back: the transaction is over.
     pub(crate) fn release(&mut self, wal: &Wal) {
-        self.ticket = None;
-        wal.release(&mut self.reserve);
-        *self = Self::new();
+        if self.ending {
+            wal.release(&mut self.reserve);
+            *self = Self::new();
+        }
     }
 
     fn left(&self) -> usize {

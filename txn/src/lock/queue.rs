@@ -41,17 +41,24 @@ pub(super) struct Wait {
     pub(super) waiter: Waiter,
 }
 
-/// The queue of one lock.
+/// The queue of one lock. Most locks have one holder and nobody in line, and then no heap memory.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    granted: Vec<Grant>,
+    first: Option<Grant>,
+    /// Further holders; only while `first` is taken.
+    more: Vec<Grant>,
     waiting: Vec<Wait>,
 }
 
 impl Queue {
     /// Whether nobody holds or awaits the lock.
     pub(super) fn is_empty(&self) -> bool {
-        self.granted.is_empty() && self.waiting.is_empty()
+        self.first.is_none() && self.waiting.is_empty()
+    }
+
+    /// Whether it has memory worth keeping for another lock.
+    pub(super) fn has_capacity(&self) -> bool {
+        self.more.capacity() + self.waiting.capacity() > 0
     }
 
     /// Grants `request` if it needs to wait for nobody.
@@ -95,8 +102,12 @@ impl Queue {
 
     /// Takes the lock from `txn` and returns the mode it had; the caller hands over.
     pub(super) fn release(&mut self, txn: TxnId) -> Option<LockMode> {
-        let at = self.granted.iter().position(|grant| grant.txn == txn)?;
-        Some(self.granted.swap_remove(at).mode)
+        if let Some(grant) = self.first.take_if(|grant| grant.txn == txn) {
+            self.first = self.more.pop();
+            return Some(grant.mode);
+        }
+        let at = self.more.iter().position(|grant| grant.txn == txn)?;
+        Some(self.more.swap_remove(at).mode)
     }
 
     /// Grants everybody in line whose turn has come and tells `served` about each.
@@ -138,7 +149,7 @@ impl Queue {
 
     /// Holders first, then those among the first `ahead` in line, whose modes conflict with `asked`.
     fn blockers(&self, txn: TxnId, asked: LockMode, ahead: usize) -> impl Iterator<Item = TxnId> {
-        let holders = self.granted.iter().map(|grant| (grant.txn, grant.mode));
+        let holders = self.first.iter().chain(&self.more).map(|grant| (grant.txn, grant.mode));
         let ahead = self.waiting[..ahead].iter().map(|wait| (wait.txn, wait.asked));
         holders
             .chain(ahead)
@@ -147,9 +158,13 @@ impl Queue {
     }
 
     fn grant(&mut self, txn: TxnId, mode: LockMode) {
-        match self.granted.iter_mut().find(|grant| grant.txn == txn) {
+        let Some(first) = &mut self.first else {
+            self.first = Some(Grant { txn, mode });
+            return;
+        };
+        match std::iter::once(first).chain(&mut self.more).find(|grant| grant.txn == txn) {
             Some(grant) => grant.mode = mode,
-            None => self.granted.push(Grant { txn, mode }),
+            None => self.more.push(Grant { txn, mode }),
         }
     }
 }

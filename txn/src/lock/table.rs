@@ -26,6 +26,7 @@
 //! | key X, gap Insert or X | exclusive |          |                      |
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ use super::{Blocked, Gap, KeyMode, LockMode, LockName, LockStats, Term};
 
 /// Horizon tags per partition: a KiB, few enough to stay in cache.
 const TAGS: usize = 64;
+/// Locks each partition keeps room for.
+const MAP_KEPT: usize = 256;
 /// Emptied queues each partition keeps, so that a lock that comes and goes allocates nothing.
 const SPARE_MAX: usize = 64;
 
@@ -322,15 +325,20 @@ struct Place {
 
 impl Partition {
     fn try_grant(&mut self, request: &Request, place: Place) -> Option<Granted> {
-        let Self { queues, spare, .. } = self;
-        let make = || spare.pop().unwrap_or_default();
-        let queue = queues.entry(request.name).or_insert_with(make);
-        if !queue.try_grant(request) {
-            return None;
-        }
-        self.stats.acquired += 1;
-        self.drop_if_empty(request.name);
-        Some(self.granted(request, place))
+        let granted = match self.queues.get_mut(&request.name) {
+            Some(queue) => queue.try_grant(request),
+            None if request.term == Term::Instant => true,
+            None => {
+                let mut queue = self.spare.pop().unwrap_or_default();
+                let granted = queue.try_grant(request);
+                self.queues.insert(request.name, queue);
+                granted
+            }
+        };
+        granted.then(|| {
+            self.stats.acquired += 1;
+            self.granted(request, place)
+        })
     }
 
     fn granted(&self, request: &Request, place: Place) -> Granted {
@@ -380,23 +388,25 @@ impl Partition {
 
     /// Serves those whose turn has come, after a release or a cancelled request.
     fn hand_over(&mut self, name: LockName) {
-        let Some(at) = self.contended.iter().position(|contended| *contended == name) else {
-            return self.drop_if_empty(name);
-        };
-        let queue = self.queues.get_mut(&name).expect("a contended name has a queue");
+        let Entry::Occupied(mut entry) = self.queues.entry(name) else { return };
+        let queue = entry.get_mut();
         queue.hand_over(|wait| _ = wait.waiter.0.notify_one());
-        if !queue.has_waiting() {
-            self.contended.swap_remove(at);
+        if !queue.has_waiting() && !self.contended.is_empty() {
+            self.contended.retain(|contended| *contended != name);
         }
-        self.drop_if_empty(name);
+        if entry.get().is_empty() {
+            let queue = entry.remove();
+            self.keep(queue);
+        }
     }
 
-    fn drop_if_empty(&mut self, name: LockName) {
-        if self.queues.get(&name).is_some_and(Queue::is_empty) {
-            let queue = self.queues.remove(&name).expect("it was just there");
-            if self.spare.len() < SPARE_MAX {
-                self.spare.push(queue);
-            }
+    /// Keeps the memory of an emptied queue, and not that of a map that was once much larger.
+    fn keep(&mut self, queue: Queue) {
+        if queue.has_capacity() && self.spare.len() < SPARE_MAX {
+            self.spare.push(queue);
+        }
+        if self.queues.capacity() > 4 * MAP_KEPT && self.queues.len() < MAP_KEPT / 4 {
+            self.queues.shrink_to(MAP_KEPT);
         }
     }
 
