@@ -12,14 +12,15 @@
 //!
 //! | part | file |
 //! | --- | --- |
-//! | the shared side, begin | [`manager`] |
-//! | one transaction, `update` | [`txn`] |
-//! | commit, early lock release | [`commit`] |
-//! | savepoints, abort, nested top actions | [`rollback`] |
-//! | `undo_one`, logical undo | [`undo`] |
-//! | transaction table, `Commit_LSN` | [`table`] |
-//! | log space for undo | [`space`] |
-//! | locks | [`lock`] |
+//! | the shared side, begin | `manager.rs` |
+//! | one transaction, `update` | `txn.rs` |
+//! | commit, early lock release | `commit.rs` |
+//! | savepoints, abort, nested top actions | `rollback.rs` |
+//! | `undo_one`, logical undo | `undo.rs` |
+//! | transaction table, `Commit_LSN` | `table.rs` |
+//! | log space for undo | `space.rs` |
+//! | what a transaction asks of the locks | `locking.rs` |
+//! | the lock manager | `lock.rs`, `lock/` |
 //!
 //! This crate knows pages only as things operations are applied to, and access methods only as
 //! [`LogicalUndo`]. Left out, with room kept for them: multi-version reads (the table and `page_prev`
@@ -27,6 +28,7 @@
 
 mod commit;
 mod lock;
+mod locking;
 mod manager;
 mod options;
 mod rollback;

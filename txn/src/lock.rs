@@ -17,8 +17,9 @@
 //! - **L3** Rollback asks for no lock it does not hold: it can neither wait nor deadlock.
 //! - **L4** Nobody waits for a lock under a latch (the caller's duty; `try_lock` is safe there).
 //!
-//! Reading order: [`mode`] (the tables), [`queue`] (who is granted next), [`table`] (partitions,
-//! waiting, early release), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own list).
+//! Reading order: [`mode`] (the tables), [`queue`] (who is granted next), [`partition`] (many queues, and
+//! early release), [`table`] (waiting), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own
+//! list).
 //!
 //! Left out: escalation (one day a try-lock on the tree), and locks that survive a restart (prepared
 //! transactions will need them).
@@ -26,7 +27,9 @@
 mod deadlock;
 mod held;
 mod mode;
+mod partition;
 mod queue;
+mod request;
 mod table;
 
 use std::fmt;
@@ -34,7 +37,8 @@ use std::fmt;
 pub use deadlock::Blocked;
 pub(crate) use held::HeldLocks;
 pub use mode::{Gap, KeyMode, LockMode};
-pub use table::{Granted, LockOptions, LockTable, Request, Waiter};
+pub use request::{Granted, Request, Waiter};
+pub use table::{LockOptions, LockTable};
 
 /// What can be locked. Keys are named by hash: two keys with one hash only wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -97,6 +97,19 @@ impl LogSpace {
         Ok(())
     }
 
+    /// Gives room in the ring back before a wait of unknown length; the bytes to take again.
+    pub(crate) fn park(&mut self) -> usize {
+        self.ticket.take().map_or(0, |ticket| ticket.left())
+    }
+
+    /// Takes parked room again.
+    pub(crate) fn unpark(&mut self, wal: &Wal, parked: usize) -> Result<()> {
+        if parked > 0 {
+            self.ticket = Some(wal.admit(parked, 0, &mut self.reserve)?);
+        }
+        Ok(())
+    }
+
     /// An undoable update was logged: its share of the reserve is spoken for.
     pub(crate) fn promise_undo(&mut self) {
         self.spare -= std::mem::take(&mut self.share).min(self.spare);

@@ -1,4 +1,4 @@
-//! One transaction: its states, its locks, and `update`, the only way a page changes.
+//! One transaction: its states, and `update`, the only way a page changes.
 //!
 //! ```text
 //!            admit, update            rollback_to
@@ -29,10 +29,10 @@ use argali_buffer_pool::PageWrite;
 use argali_pager::PageOp;
 use argali_wal::{Body, Changes, ChangesBuilder, Record, RecordBuf, Undo};
 
-use crate::lock::{HeldLocks, Request, Term, Waiter};
+use crate::lock::{HeldLocks, Waiter};
 use crate::space::LogSpace;
 use crate::table::Slot;
-use crate::{Isolation, LockMode, LockName, TxnManager, TxnOptions};
+use crate::{Isolation, TxnManager, TxnOptions};
 
 /// Operations on one latched page, logged together with the others of the same `update`.
 pub struct Edit<'g, 'p, 'o> {
@@ -47,7 +47,7 @@ pub struct Txn {
     pub(crate) manager: Arc<TxnManager>,
     pub(crate) id: TxnId,
     pub(crate) kind: Kind,
-    options: TxnOptions,
+    pub(crate) options: TxnOptions,
     /// `None` once the transaction ended.
     pub(crate) kit: Option<Box<Kit>>,
     pub(crate) space: LogSpace,
@@ -254,83 +254,6 @@ impl Txn {
                     *clr = Some(lsn);
                 }
             }
-        }
-    }
-
-    /// Takes a lock, waiting under FIFO fairness up to the timeout. Never call it under a latch.
-    ///
-    /// # Panics
-    /// When a transaction that is rolling back asks for a lock it does not hold (rule L3).
-    pub fn lock(&mut self, name: LockName, mode: LockMode) -> Result<()> {
-        match self.request(name, mode, Term::Long) {
-            None => Ok(()),
-            Some(request) => self.acquire(&request),
-        }
-    }
-
-    /// Takes a lock only if it is free at once: safe under a latch.
-    pub fn try_lock(&mut self, name: LockName, mode: LockMode) -> bool {
-        match self.request(name, mode, Term::Long) {
-            None => true,
-            Some(request) => self.try_acquire(&request),
-        }
-    }
-
-    /// Waits until the lock could be granted, then holds nothing (instant duration).
-    pub fn lock_instant(&mut self, name: LockName, mode: LockMode) -> Result<()> {
-        match self.request(name, mode, Term::Instant) {
-            None => Ok(()),
-            Some(request) => self.acquire(&request),
-        }
-    }
-
-    /// Whether the lock could be granted at once; holds nothing.
-    pub fn try_lock_instant(&mut self, name: LockName, mode: LockMode) -> bool {
-        match self.request(name, mode, Term::Instant) {
-            None => true,
-            Some(request) => self.try_acquire(&request),
-        }
-    }
-
-    /// Gives one lock back early (read committed). Does nothing when it is not held.
-    pub fn unlock(&mut self, name: LockName) {
-        if self.kit_mut().held.remove(name) {
-            self.manager.locks.release(self.id, name, Lsn::NONE);
-        }
-    }
-
-    /// The mode held on `name`, if any.
-    pub fn holds(&self, name: LockName) -> Option<LockMode> {
-        self.kit().held.get(name)
-    }
-
-    /// What to ask the lock table for; `None` when nothing needs to be asked.
-    fn request(&self, name: LockName, mode: LockMode, term: Term) -> Option<Request> {
-        let held = self.holds(name);
-        if self.kind != Kind::User || held.is_some_and(|held| held.covers(mode)) {
-            return None;
-        }
-        assert!(!self.compensating(), "L3: {} asks for {mode} on {name} in rollback", self.id);
-        Some(Request { txn: self.id, name, mode, held, term })
-    }
-
-    fn acquire(&mut self, request: &Request) -> Result<()> {
-        let timeout = self.options.lock_timeout;
-        let granted = self.manager.locks.acquire(request, &self.kit().waiter, timeout)?;
-        self.note(request, granted.mode, granted.horizon);
-        Ok(())
-    }
-
-    fn try_acquire(&mut self, request: &Request) -> bool {
-        let Some(granted) = self.manager.locks.try_acquire(request) else { return false };
-        self.note(request, granted.mode, granted.horizon);
-        true
-    }
-
-    fn note(&mut self, request: &Request, mode: LockMode, horizon: Lsn) {
-        self.horizon = self.horizon.max(horizon);
-        if request.term == Term::Long {
-            self.kit_mut().held.set(request.name, mode);
         }
     }
 }

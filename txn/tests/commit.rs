@@ -176,3 +176,32 @@ fn the_table_and_commit_lsn_follow_the_transactions() {
     assert_eq!(world.txns.commit_lsn(), world.wal.tail());
     assert!(world.txns.next_txn() > 2);
 }
+
+/// Whoever waits for a lock must not hold room that the lock's holder may be waiting for.
+#[test]
+fn a_lock_wait_gives_ring_room_back() {
+    let world = Arc::new(World::new());
+    let most = (1 << 20) - 1024; // Half the ring, less what a record takes beside its payload.
+    let mut holder = world.begin();
+    holder.lock(NAME, LockMode::X).unwrap();
+    let mut idle = world.begin();
+    idle.admit(most, 1).unwrap();
+    let waiter = {
+        let world = world.clone();
+        spawn(move || {
+            let mut waiter = world.begin();
+            waiter.admit(most, 1).unwrap();
+            waiter.lock(NAME, LockMode::X).unwrap();
+            world.add_admitted(&mut waiter, 0, 0, 1).unwrap();
+            waiter.commit(Durability::Sync).unwrap();
+        })
+    };
+    while world.txns.blocked().is_empty() {
+        std::thread::yield_now();
+    }
+    holder.admit(most, 1).unwrap();
+    world.add_admitted(&mut holder, 0, 0, 1).unwrap();
+    holder.commit(Durability::Sync).unwrap();
+    waiter.join().unwrap();
+    assert_eq!(world.value(0, 0), 2);
+}

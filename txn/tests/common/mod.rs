@@ -109,8 +109,19 @@ impl World {
 
     /// Adds to a counter, undone by subtracting.
     pub(crate) fn add(&self, txn: &mut Txn, page: u64, counter: usize, delta: u64) -> Result<Lsn> {
-        let op = PageOp::Add { slot: 0, at: (counter * 8) as u16, delta };
         txn.admit(64, 1)?;
+        self.add_admitted(txn, page, counter, delta)
+    }
+
+    /// The same under an admission made before.
+    pub(crate) fn add_admitted(
+        &self,
+        txn: &mut Txn,
+        page: u64,
+        counter: usize,
+        delta: u64,
+    ) -> Result<Lsn> {
+        let op = PageOp::Add { slot: 0, at: (counter * 8) as u16, delta };
         let mut page = self.pool.write(PageId::new(page))?;
         let mut undo = Vec::new();
         op.inverse(page.page()).encode(&mut undo);

@@ -1,0 +1,105 @@
+//! What one transaction asks of the lock manager.
+//!
+//! ```text
+//!  lock(name, mode) ── held already? ── covers mode ──► nothing to ask
+//!                          │
+//!                          └── ask for held ∨ mode: at once, or in line
+//! ```
+//!
+//! Strict two-phase locking: locks are taken as work goes on and given back together, at commit or
+//! after rollback. Read committed gives read locks back early through [`Txn::unlock`].
+//!
+//! Two rules keep locks from tangling with other things that can be waited for: nobody waits for a lock
+//! under a latch (L4), and whoever waits gives its room in the log's ring back meanwhile. Else the holder
+//! of the lock could be waiting for that very room.
+
+use argali_base::{Lsn, Result};
+
+use crate::lock::{Granted, Request, Term};
+use crate::txn::Kind;
+use crate::{LockMode, LockName, Txn};
+
+impl Txn {
+    /// Takes a lock, waiting under FIFO fairness up to the timeout. Never call it under a latch.
+    ///
+    /// # Panics
+    /// When a transaction that is rolling back asks for a lock it does not hold (rule L3).
+    pub fn lock(&mut self, name: LockName, mode: LockMode) -> Result<()> {
+        match self.request(name, mode, Term::Long) {
+            None => Ok(()),
+            Some(request) => self.acquire(&request),
+        }
+    }
+
+    /// Takes a lock only if it is free at once: safe under a latch.
+    pub fn try_lock(&mut self, name: LockName, mode: LockMode) -> bool {
+        match self.request(name, mode, Term::Long) {
+            None => true,
+            Some(request) => self.try_acquire(&request),
+        }
+    }
+
+    /// Waits until the lock could be granted, then holds nothing (instant duration).
+    pub fn lock_instant(&mut self, name: LockName, mode: LockMode) -> Result<()> {
+        match self.request(name, mode, Term::Instant) {
+            None => Ok(()),
+            Some(request) => self.acquire(&request),
+        }
+    }
+
+    /// Whether the lock could be granted at once; holds nothing.
+    pub fn try_lock_instant(&mut self, name: LockName, mode: LockMode) -> bool {
+        match self.request(name, mode, Term::Instant) {
+            None => true,
+            Some(request) => self.try_acquire(&request),
+        }
+    }
+
+    /// Gives one lock back early (read committed). Does nothing when it is not held.
+    pub fn unlock(&mut self, name: LockName) {
+        if self.kit_mut().held.remove(name) {
+            self.manager.locks.release(self.id, name, Lsn::NONE);
+        }
+    }
+
+    /// The mode held on `name`, if any.
+    pub fn holds(&self, name: LockName) -> Option<LockMode> {
+        self.kit().held.get(name)
+    }
+
+    /// What to ask the lock table for; `None` when nothing needs to be asked.
+    fn request(&self, name: LockName, mode: LockMode, term: Term) -> Option<Request> {
+        let held = self.holds(name);
+        if self.kind != Kind::User || held.is_some_and(|held| held.covers(mode)) {
+            return None;
+        }
+        assert!(!self.compensating(), "L3: {} asks for {mode} on {name} in rollback", self.id);
+        Some(Request { txn: self.id, name, mode, held, term })
+    }
+
+    fn acquire(&mut self, request: &Request) -> Result<()> {
+        if self.try_acquire(request) {
+            return Ok(());
+        }
+        let parked = self.space.park();
+        let timeout = self.options.lock_timeout;
+        let granted = self.manager.locks.acquire(request, &self.kit().waiter, timeout)?;
+        self.note(request, granted);
+        self.space.unpark(&self.manager.wal, parked)
+    }
+
+    fn try_acquire(&mut self, request: &Request) -> bool {
+        let granted = self.manager.locks.try_acquire(request);
+        if let Some(granted) = granted {
+            self.note(request, granted);
+        }
+        granted.is_some()
+    }
+
+    fn note(&mut self, request: &Request, granted: Granted) {
+        self.horizon = self.horizon.max(granted.horizon);
+        if request.term == Term::Long {
+            self.kit_mut().held.set(request.name, granted.mode);
+        }
+    }
+}
