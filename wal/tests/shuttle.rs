@@ -128,6 +128,12 @@ fn spawn(body: impl FnOnce() + Send + 'static) -> thread::JoinHandle<()> {
     thread::spawn("model", body).unwrap()
 }
 
+fn join(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
 fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_random(model.clone(), SCHEDULES);
     shuttle::check_pct(model, SCHEDULES, 3);
@@ -159,7 +165,7 @@ fn ring_model() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    join(threads);
     let end = wal.force(Lsn::MAX).unwrap().end();
     assert_eq!(end, Lsn::new(64 + 9 * 48));
     assert_eq!(paper.0.written.load(Ordering::SeqCst), end.get());
@@ -210,7 +216,7 @@ fn commit_model(writer_thread: bool, fail_at: u64) {
             })
         })
         .collect();
-    committers.into_iter().for_each(|thread| thread.join().unwrap());
+    join(committers);
     stop.store(true, Ordering::SeqCst);
     wal.wake();
     if let Some(thread) = log_writer {
@@ -256,7 +262,7 @@ fn a_log_writer_that_stops_strands_nobody() {
                 })
             })
             .collect();
-        committers.into_iter().for_each(|thread| thread.join().unwrap());
+        join(committers);
         stopper.join().unwrap();
         log_writer.join().unwrap();
     });
@@ -282,7 +288,7 @@ fn a_full_ring_waits_for_tickets_and_flushes() {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        join(threads);
         assert_eq!(wal.force(Lsn::MAX).unwrap().end(), Lsn::new(64 + 12 * 32));
     });
 }
