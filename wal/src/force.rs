@@ -9,8 +9,8 @@
 //!
 //!   one flush:   close the open group (the other one opens) ─► write + sync ─► publish the durable end
 //!                ─► bump the closed group's word and wake it ─► pass the turn on
-//!   turn passed: open group empty → nobody · log writer asleep → call it · else wake the open group,
-//!                the first of which to come flushes for the rest
+//!   turn passed: open group empty → nobody · covered by this flush as well → wake it, done
+//!                log writer asleep → call it · else wake the group: the first to come flushes
 //! ```
 //!
 //! - F1: At most one flush is in flight. So the durable end is one boundary, and no padding is needed.
@@ -103,15 +103,17 @@ impl Groups {
         (!state.in_flight && state.waiting > 0).then(|| state.take_turn(0))
     }
 
-    /// The flush is over, well or badly (F3): wakes its group, then passes the turn on.
-    pub(crate) fn finish(&self, turn: &Turn) {
+    /// The flush is over, well or badly (F3), and the log durable up to `durable`: wakes its group, and
+    /// the open one if that is covered, too; else passes the turn on.
+    pub(crate) fn finish(&self, turn: &Turn, durable: u64) {
         let mut state = self.state.lock();
         assert!(state.in_flight, "F1: a flush ended that was not in flight");
         state.in_flight = false;
         self.bump(turn.group);
         let open = state.open;
-        let hand_over = state.waiting > 0 && !state.writer_sleeps;
-        if hand_over {
+        let covered = state.want < durable;
+        let wake_open = state.waiting > 0 && (covered || !state.writer_sleeps);
+        if wake_open {
             state.waiting = 0;
             self.bump(open);
         } else if state.waiting > 0 {
@@ -123,7 +125,7 @@ impl Groups {
         if patient {
             self.patient.notify_all();
         }
-        if hand_over {
+        if wake_open {
             futex::wake_all(&self.words[open]);
         } else if call {
             self.writer.notify_one();

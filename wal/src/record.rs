@@ -24,14 +24,12 @@ use argali_base::codec::Reader;
 use argali_base::{Lsn, TxnId};
 
 use crate::change::Changes;
-use crate::frame::{HEADER_BYTES, Seed};
+use crate::frame::{HEAD_BYTES_MAX, HEADER_BYTES, Seed};
 use crate::tables::CheckpointTables;
 
 /// Most bytes a record takes beside its changes' operations, its undo and its tables, and beside
 /// [`CHANGE_OVERHEAD`](crate::CHANGE_OVERHEAD) per change: header, fixed fields and padding.
-pub const RECORD_OVERHEAD: usize = HEADER_BYTES + FIXED_BYTES_MAX + 8;
-
-const FIXED_BYTES_MAX: usize = 16;
+pub const RECORD_OVERHEAD: usize = HEAD_BYTES_MAX + 8;
 
 /// A record, borrowed both ways: from the scratch it is encoded from, and from the bytes it was read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,9 +236,9 @@ impl<'a> Undo<'a> {
 /// log's ring.
 #[derive(Debug)]
 pub(crate) struct Encoded<'a> {
-    header: [u8; HEADER_BYTES],
-    fixed: [u8; FIXED_BYTES_MAX],
-    fixed_len: usize,
+    /// Header and fixed fields.
+    head: [u8; HEAD_BYTES_MAX],
+    head_len: usize,
     first: &'a [u8],
     second: &'a [u8],
     padding: usize,
@@ -249,9 +247,8 @@ pub(crate) struct Encoded<'a> {
 impl<'a> Encoded<'a> {
     pub(crate) fn new(record: &Record<'a>) -> Self {
         let mut this = Self {
-            header: [0; HEADER_BYTES],
-            fixed: [0; FIXED_BYTES_MAX],
-            fixed_len: 0,
+            head: [0; HEAD_BYTES_MAX],
+            head_len: HEADER_BYTES,
             first: &[],
             second: &[],
             padding: 0,
@@ -261,10 +258,10 @@ impl<'a> Encoded<'a> {
         this.padding = len.next_multiple_of(8) - len;
         let flags = tags.flags | this.padding as u8;
         let frame_len = u32::try_from(this.len()).expect("caller keeps records below 512 KiB");
-        this.header[..4].copy_from_slice(&frame_len.to_le_bytes());
-        this.header[8..16].copy_from_slice(&record.txn.get().to_le_bytes());
-        this.header[16..24].copy_from_slice(&record.prev.get().to_le_bytes());
-        this.header[24..28].copy_from_slice(&[tags.kind, tags.undo, tags.owner, flags]);
+        this.head[..4].copy_from_slice(&frame_len.to_le_bytes());
+        this.head[8..16].copy_from_slice(&record.txn.get().to_le_bytes());
+        this.head[16..24].copy_from_slice(&record.prev.get().to_le_bytes());
+        this.head[24..28].copy_from_slice(&[tags.kind, tags.undo, tags.owner, flags]);
         this
     }
 
@@ -313,12 +310,12 @@ impl<'a> Encoded<'a> {
     }
 
     fn put_fixed(&mut self, bytes: &[u8]) {
-        self.fixed[self.fixed_len..self.fixed_len + bytes.len()].copy_from_slice(bytes);
-        self.fixed_len += bytes.len();
+        self.head[self.head_len..self.head_len + bytes.len()].copy_from_slice(bytes);
+        self.head_len += bytes.len();
     }
 
     fn len_without_padding(&self) -> usize {
-        HEADER_BYTES + self.fixed_len + self.first.len() + self.second.len()
+        self.head_len + self.first.len() + self.second.len()
     }
 
     /// Bytes of the frame.
@@ -328,17 +325,16 @@ impl<'a> Encoded<'a> {
 
     /// Fills in what only the place in the log decides.
     pub(crate) fn seal(&mut self, seed: Seed, lsn: Lsn, prev_len: u32) {
-        self.header[28..].copy_from_slice(&prev_len.to_le_bytes());
-        let [_, body @ ..] = self.pieces();
-        let crc = seed.crc(lsn, &self.header, &body);
-        self.header[4..8].copy_from_slice(&crc.to_le_bytes());
+        self.head[28..HEADER_BYTES].copy_from_slice(&prev_len.to_le_bytes());
+        let [head, rest @ ..] = self.pieces();
+        let crc = seed.crc(lsn, head, &rest);
+        self.head[4..8].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// The frame, piece by piece.
-    pub(crate) fn pieces(&self) -> [&[u8]; 5] {
+    pub(crate) fn pieces(&self) -> [&[u8]; 4] {
         static ZEROS: [u8; 8] = [0; 8];
-        let fixed = &self.fixed[..self.fixed_len];
-        [&self.header, fixed, self.first, self.second, &ZEROS[..self.padding]]
+        [&self.head[..self.head_len], self.first, self.second, &ZEROS[..self.padding]]
     }
 }
 

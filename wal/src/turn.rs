@@ -125,6 +125,6 @@ impl Drop for TurnGuard<'_> {
         if self.wal.health.is_poisoned() {
             self.wal.wake();
         }
-        self.wal.groups.finish(&self.turn);
+        self.wal.groups.finish(&self.turn, self.wal.durable().end().get());
     }
 }
