@@ -67,6 +67,12 @@ impl Txn {
         self.kit().held.get(name)
     }
 
+    /// Notes that something was read without a lock: any commit whose locks went early may be behind it.
+    /// Call it after the read.
+    pub fn note_unlocked_read(&mut self) {
+        self.horizon = self.horizon.max(self.manager.horizon());
+    }
+
     /// What to ask the lock table for; `None` when nothing needs to be asked.
     fn request(&self, name: LockName, mode: LockMode, term: Term) -> Option<Request> {
         let held = self.holds(name);

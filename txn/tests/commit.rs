@@ -91,6 +91,9 @@ fn a_reader_waits_for_the_commit_it_has_seen() {
     let mut reader = world.begin();
     reader.lock(NAME, LockMode::S).unwrap();
     assert_eq!(reader.commit(Durability::Sync).unwrap(), commit, "its horizon");
+    let mut reader = world.begin();
+    reader.note_unlocked_read();
+    assert_eq!(reader.commit(Durability::Sync).unwrap(), commit, "everybody's horizon");
     let mut writer = world.begin();
     writer.lock(NAME, LockMode::X).unwrap();
     world.add(&mut writer, 0, 0, 1).unwrap();
