@@ -47,7 +47,10 @@ fn check(options: &Options, disk: &SimDisk, what: &str) {
     let existed = disk.open("control", OpenMode::ReadOnly).is_ok();
     let unopened = open(&options.clone().create(false), disk);
     match unopened {
-        Ok(_) => assert!(existed, "{what}"),
+        Ok(db) => {
+            assert!(existed, "{what}");
+            drop(db);
+        }
         Err(Error::NoDatabase { .. }) => assert!(!existed, "{what}: a whole one is refused"),
         Err(error) => panic!("{what}: {error}"),
     }

@@ -4,9 +4,9 @@
 mod common;
 
 use argali_base::disk::{Loss, SimDisk};
-use argali_base::{Error, Lsn};
-use argali_wal::{Body, Holder, LogOptions, RecordBuf, UndoReserve};
-use common::{SEGMENT, all, append, commit, control, create, note, open, options, update};
+use argali_base::{Error, Health, Lsn};
+use argali_wal::{Body, Control, Holder, LogOptions, RecordBuf, UndoReserve, Wal};
+use common::{SEGMENT, all, append, commit, control, create, disk, note, open, options, update};
 
 #[test]
 fn what_was_forced_is_there_after_a_power_cut() {
@@ -178,4 +178,30 @@ fn reading_where_no_record_is_is_corrupt_not_a_panic() {
     }
     append(&wal, 1, Body::End).unwrap();
     assert_eq!(SEGMENT, wal.options().segment_bytes);
+}
+
+/// A backward window must not reach into a segment that truncation removed.
+#[test]
+fn the_first_records_of_a_truncated_log_can_be_read() {
+    let sim = SimDisk::new(1);
+    let wal = create(&sim, LogOptions { limit_bytes: 64 << 20, ..options() });
+    let mut kept = Vec::new();
+    for txn in 1..400 {
+        let lsn = update(&wal, txn, 500).unwrap();
+        if lsn.get() > 2 * SEGMENT {
+            kept.push((lsn, txn));
+        }
+    }
+    let first = kept[0].0;
+    assert!(first.get() < 2 * SEGMENT + 2000, "{first} begins the segment");
+    wal.force(Lsn::MAX).unwrap();
+    wal.truncate(vec![Holder { what: "test".into(), lsn: first }]).unwrap();
+    let control = Control { checkpoint: first, log_first: first, ..control() };
+    let image = sim.power_cut(Loss::KeepAll);
+    let wal = Wal::open(disk(&image), &control, options(), Health::new()).unwrap();
+    let mut buf = RecordBuf::new();
+    for (lsn, txn) in kept.iter().rev() {
+        wal.read(*lsn, &mut buf).unwrap();
+        assert_eq!(buf.record().txn.get(), *txn);
+    }
 }
