@@ -49,7 +49,7 @@ use argali_buffer_pool::BufferPool;
 use argali_pager::{HEADER_BYTES, PageKind, PageOp};
 use argali_txn::{Edit, Txn, Undo};
 
-use crate::Space;
+use crate::{Space, TREE_OWNER};
 
 pub use scan::Entry;
 pub(crate) use undo::TreeUndo;
@@ -69,8 +69,9 @@ pub struct BTree {
 }
 
 impl BTree {
-    /// Allocates and formats a root: a structure change that survives the transaction's rollback, so
-    /// the caller sees to it that an aborted creation is freed again (see the engine's catalog).
+    /// Allocates and formats a root. A rollback of `txn`, or a crash before it commits, gives the root page
+    /// back, but not the pages that splits add: so create a tree in a transaction of its own, which
+    /// also writes down who frees the tree (see the engine's catalog), and use it afterwards.
     pub fn create(space: &Arc<Space>, txn: &mut Txn) -> Result<Self> {
         let reserved = space.reserve(txn, 1)?;
         let root = reserved.ids()[0];
@@ -82,7 +83,8 @@ impl BTree {
             Edit { page: &mut page, ops: &[tree.format(PageKind::Leaf, 0)] },
             Edit { page: &mut map, ops: &[space.bit(root, true)] },
         ];
-        txn.update(edits, Undo::Never);
+        let body = undo::body(undo::Kind::Create, root, &[], &[]);
+        txn.update(edits, Undo::Logical { owner: TREE_OWNER, body: &body });
         Ok(tree)
     }
 

@@ -100,7 +100,7 @@ impl Catalog {
         Ok(Some(self.handle(name, decode_row(name, &row)?)))
     }
 
-    /// The tree called `name`, made if it does not exist.
+    /// The tree called `name`, made if it does not exist; call it when `name` was not there a moment ago.
     pub(crate) fn find_or_create(
         &self,
         txns: &Arc<TxnManager>,
@@ -109,9 +109,7 @@ impl Catalog {
         ddl: &mut Vec<Ddl>,
     ) -> Result<Tree> {
         check_name(name)?;
-        if !self.peek(txns, name)? {
-            txn.lock(CREATION, EXCLUSIVE)?;
-        }
+        txn.lock(CREATION, EXCLUSIVE)?;
         match self.find(txn, name)? {
             Some(tree) => Ok(tree),
             None => self.create_tree(txns, txn, name, ddl),
@@ -120,6 +118,7 @@ impl Catalog {
 
     /// Whether `name` seems to exist, committed or not: decides only which lock to take first.
     pub(crate) fn peek(&self, txns: &Arc<TxnManager>, name: &str) -> Result<bool> {
+        check_name(name)?;
         let mut system = txns.begin_system()?;
         self.trees.get(&mut system, name.as_bytes(), &mut Vec::new())
     }

@@ -10,7 +10,7 @@
 //! check needs a moment without writers, so it locks the database for reading; a checkpoint then brings
 //! the file up to date with the cache.
 
-use argali_access::BTree;
+use argali_access::TreeStats;
 use argali_base::{PageId, Result};
 use argali_pager::{Found, MapLayout, PageBuf};
 use argali_recovery::Flush;
@@ -78,7 +78,7 @@ impl Check<'_> {
     fn trees(&mut self) -> Result<()> {
         let catalog = &self.engine.catalog;
         for (name, tree) in catalog.own_trees() {
-            self.tree(name, tree)?;
+            self.tree(name, |own, faults| tree.verify(own, faults))?;
         }
         let mut named = Vec::new();
         let mut system = self.engine.txns.begin_system()?;
@@ -86,18 +86,26 @@ impl Check<'_> {
             catalog.for_each(&mut system, |name, root| named.push((name.to_owned(), root)));
         self.keep_fault("catalog", listed)?;
         for (name, root) in named {
-            self.seen.rows += self.tree(&format!("tree {name:?}"), &catalog.btree_at(root))?;
+            let tree = catalog.btree_at(root);
+            let name = format!("tree {name:?}");
+            self.seen.rows += self.tree(&name, |own, faults| tree.verify(own, faults))?;
             self.seen.trees += 1;
         }
         let pending = catalog.pending(&mut system);
         for root in self.keep_fault("pending", pending)?.unwrap_or_default() {
-            self.tree(&format!("dropped tree at {root}"), &catalog.btree_at(root))?;
+            let tree = catalog.btree_at(root);
+            let name = format!("dropped tree at {root}");
+            self.tree(&name, |own, faults| tree.verify_remains(own, faults))?;
         }
         Ok(())
     }
 
     /// Checks one tree; returns its live entries.
-    fn tree(&mut self, name: &str, tree: &BTree) -> Result<u64> {
+    fn tree(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(&mut dyn FnMut(PageId), &mut Vec<String>) -> Result<TreeStats>,
+    ) -> Result<u64> {
         let (owned, faults) = (&mut self.owned, &mut Vec::new());
         let mut twice = Vec::new();
         let limit = self.engine.pager.pages();
@@ -108,7 +116,7 @@ impl Check<'_> {
                 twice.push(format!("{page} belongs to another tree, too"));
             }
         };
-        let checked = tree.verify(&mut own, faults);
+        let checked = check(&mut own, faults);
         let found = faults.drain(..).chain(twice).map(|fault| format!("{name}: {fault}"));
         self.seen.faults.extend(found);
         Ok(self.keep_fault(name, checked)?.map_or(0, |stats| stats.rows))
