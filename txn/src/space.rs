@@ -91,7 +91,10 @@ impl LogSpace {
 
     fn admit_reserved(&mut self, wal: &Wal, bytes: usize) -> Result<()> {
         if self.left() < bytes {
-            self.ticket = None;
+            // What the last record did not need stays reserved: admissions are estimates.
+            if let Some(ticket) = self.ticket.take() {
+                wal.settle(ticket, &mut self.reserve);
+            }
             self.ticket = Some(wal.admit_reserved(bytes, &mut self.reserve)?);
         }
         Ok(())

@@ -28,6 +28,8 @@ use crate::segment::Segments;
 /// Bytes of later frames whose CRC is computed in search of evidence; bounds the work on a hostile file,
 /// in which every eighth byte may look like the start of a long record.
 const SEARCH_BYTES_MAX: usize = 64 << 20;
+/// Bytes looked at in one go.
+const SEARCH_BYTES: usize = 128 << 10;
 /// A commit or checkpoint-begin record: header and durable end. Their number is bounded by the file.
 const SHORT_BYTES: usize = HEADER_BYTES + 8;
 
@@ -116,18 +118,22 @@ fn evidence_behind(segments: &Segments, seed: Seed, end: Lsn) -> Result<Option<(
     let mut window = Window::for_scan();
     let mut budget = SEARCH_BYTES_MAX;
     for index in segments.indexes() {
-        if segments.end_of(index) <= end.get() {
-            continue;
-        }
         let mut at = end.get().max(index * segments.size());
         while at < segments.end_of(index) {
-            let bytes = window.forward(segments, (at, HEADER_BYTES), u64::MAX)?;
-            let Some((head, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else { break };
-            if let Some(len) = candidate(head, &mut budget) {
-                let frame = window.forward(segments, (at, len), u64::MAX)?;
-                if let Some(durable) = durable_of(frame, seed, Lsn::new(at)).filter(|d| *d > end) {
-                    return Ok(Some((Lsn::new(at), durable)));
+            let bytes = window.forward(segments, (at, SEARCH_BYTES), u64::MAX)?;
+            let Some((skipped, len)) = candidate(bytes, &mut budget) else {
+                // The last header's worth was not looked at; a file that ends early has no more.
+                let looked = bytes.len().saturating_sub(HEADER_BYTES);
+                at += (looked - looked % 8 + 8) as u64;
+                if bytes.len() < SEARCH_BYTES {
+                    break;
                 }
+                continue;
+            };
+            at += skipped as u64;
+            let frame = window.forward(segments, (at, len), u64::MAX)?;
+            if let Some(durable) = durable_of(frame, seed, Lsn::new(at)).filter(|d| *d > end) {
+                return Ok(Some((Lsn::new(at), durable)));
             }
             at += 8;
         }
@@ -135,14 +141,17 @@ fn evidence_behind(segments: &Segments, seed: Seed, end: Lsn) -> Result<Option<(
     Ok(None)
 }
 
-/// Length of a frame that could carry evidence, if `head` looks like the beginning of one.
-fn candidate(head: &[u8; HEADER_BYTES], budget: &mut usize) -> Option<usize> {
-    let kind = head[24];
-    if !matches!(kind, 3 | 5 | 6) {
-        return None;
-    }
+/// The first place in `bytes` where a frame that could carry evidence may begin, and its length.
+fn candidate(bytes: &[u8], budget: &mut usize) -> Option<(usize, usize)> {
+    let heads = bytes.windows(HEADER_BYTES).step_by(8).enumerate();
+    // Few bytes at that place are a 3, 5 or 6: this runs over megabytes of zeros or old records.
+    let mut likely = heads.filter(|(_, head)| matches!(head[24], 3 | 5 | 6));
+    likely.find_map(|(nth, head)| Some((nth * 8, evidence_len(head, budget)?)))
+}
+
+fn evidence_len(head: &[u8], budget: &mut usize) -> Option<usize> {
     let len = frame::plausible_len(head).ok()?;
-    if kind != 6 {
+    if head[24] != 6 {
         return (len == SHORT_BYTES).then_some(len);
     }
     *budget = budget.checked_sub(len)?;

@@ -67,7 +67,7 @@ impl LogOptions {
 
     /// Log space that only records ending something may use: rollback beyond its reserve, checkpoints.
     pub(crate) fn margin_bytes(&self) -> u64 {
-        (self.limit_bytes / 16).min(1 << 20)
+        (self.limit_bytes / 16).min(1 << 20).min(4 * self.segment_bytes)
     }
 
     /// Segments kept ready ahead of the tail instead of being removed.
