@@ -17,7 +17,7 @@ use crate::tree::Tree;
 /// A read-write transaction; dropping it aborts it, as does a panic that unwinds through it.
 ///
 /// After an error that no further call can make good (a lost deadlock, a timeout, a failed read) it can
-/// only be aborted: every other call answers [`Error::TxnFailed`].
+/// only be aborted: every other call answers [`Error::TxnFailed`](crate::Error::TxnFailed).
 pub struct Write {
     pub(crate) session: Session,
 }
@@ -33,7 +33,7 @@ impl Write {
     }
 
     /// Opens tree `name`, or creates it; an abort undoes the creation.
-    /// [`Error::TooLarge`] beyond [`crate::NAME_BYTES_MAX`] bytes, [`Error::Invalid`] when empty.
+    /// [`Error::TooLarge`](crate::Error::TooLarge) beyond [`crate::NAME_BYTES_MAX`] bytes, [`Error::Invalid`](crate::Error::Invalid) when empty.
     pub fn tree(&mut self, name: &str) -> Result<Tree> {
         let engine = &self.session.shared().engine;
         if let Some(tree) = self.open_existing(name)? {
@@ -62,7 +62,7 @@ impl Write {
     }
 
     /// Drops tree `name`. Other transactions that use it are waited for; the pages are freed after the
-    /// commit, in the background. [`Error::NotFound`] when there is no such tree.
+    /// commit, in the background. [`Error::NotFound`](crate::Error::NotFound) when there is no such tree.
     pub fn drop_tree(&mut self, name: &str) -> Result<()> {
         let engine = &self.session.shared().engine;
         self.session.change_catalog(|txn, ddl| engine.catalog.remove(txn, name, ddl))
@@ -91,7 +91,7 @@ impl Write {
         })
     }
 
-    /// Sets `key` to `value`; returns the old value. [`Error::TooLarge`] beyond
+    /// Sets `key` to `value`; returns the old value. [`Error::TooLarge`](crate::Error::TooLarge) beyond
     /// [`Tree::entry_bytes_max`].
     pub fn put(
         &self,
@@ -151,7 +151,7 @@ impl Write {
         self.commit_with(durability)
     }
 
-    /// Commits. After an error other than [`Error::CommitUnknown`] the transaction was aborted.
+    /// Commits. After an error other than [`Error::CommitUnknown`](crate::Error::CommitUnknown) the transaction was aborted.
     pub fn commit_with(self, durability: Durability) -> Result<Lsn> {
         self.session.commit(durability)
     }
