@@ -20,11 +20,12 @@ pub(crate) struct Setup {
     pub(crate) frames: usize,
     pub(crate) page_bytes: u32,
     pub(crate) torn_pages: TornPages,
+    pub(crate) pages_max: u64,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { frames: 16, page_bytes: 4096, torn_pages: TornPages::None }
+        Self { frames: 16, page_bytes: 4096, torn_pages: TornPages::None, pages_max: 1 << 17 }
     }
 }
 
@@ -57,7 +58,7 @@ impl World {
             database: DATABASE,
             growth_pages: 64,
             doublewrite_slots: 32,
-            pages_max: 1 << 17,
+            pages_max: setup.pages_max,
             mutations: argali_pager::Mutations::default(),
         };
         let pager = Arc::new(Pager::create(disk, options, health.clone()).unwrap());

@@ -1,0 +1,139 @@
+//! Trees under every interleaving the scheduler can think of, on the real pool, log and locks.
+//!
+//! Run with `cargo test -p argali-access --features shuttle --test shuttle`.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
+
+use argali_access::BTree;
+use argali_base::Result;
+use argali_base::sync::thread;
+use argali_txn::{Durability, Txn};
+use common::{Setup, World, get, key, scan, scan_all};
+
+/// Each builds a database: enough for a look, raise it for a search.
+const ROUNDS: usize = 60;
+
+struct Stage {
+    world: World,
+    tree: BTree,
+}
+
+type Story = fn(&Stage);
+
+/// Two leaves of three rows each, then `stories`, one thread each; `check` at the end.
+fn model(stories: &'static [Story], check: Story) {
+    let body = move || {
+        let world = World::with(&Setup { frames: 16, ..Setup::default() });
+        let tree = world.tree();
+        let mut txn = world.begin();
+        for n in 1..=6 {
+            tree.put(&mut txn, &key(10 * n), &[0; 900]).unwrap();
+        }
+        txn.commit(Durability::Relaxed).unwrap();
+        let stage = Arc::new(Stage { world, tree });
+        let threads: Vec<_> = stories
+            .iter()
+            .map(|story| {
+                let stage = Arc::clone(&stage);
+                thread::spawn("story", move || story(&stage)).unwrap()
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        stage.world.verify(&[&stage.tree]);
+        check(&stage);
+    };
+    shuttle::check_random(body, ROUNDS);
+    shuttle::check_pct(body, ROUNDS, 3);
+}
+
+fn run(stage: &Stage, mut body: impl FnMut(&mut Txn) -> Result<()>) {
+    loop {
+        let mut txn = stage.world.begin();
+        match body(&mut txn) {
+            Ok(()) => {
+                txn.commit(Durability::Relaxed).unwrap();
+                return;
+            }
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+    }
+}
+
+fn scan_twice(stage: &Stage, to: u64) {
+    let mut txn = stage.world.begin();
+    let to = key(to);
+    let rows = |txn: &mut Txn| scan(&stage.tree, txn, Unbounded, Excluded(&to));
+    let Ok(first) = rows(&mut txn) else { return };
+    let Ok(second) = rows(&mut txn) else { return };
+    assert_eq!(first.len(), second.len(), "a phantom");
+    txn.commit(Durability::Relaxed).unwrap();
+}
+
+#[test]
+fn a_scan_and_an_insert_at_the_border_of_two_leaves() {
+    fn insert(stage: &Stage) {
+        for n in [35, 25] {
+            run(stage, |txn| stage.tree.put(txn, &key(n), b"new").map(drop));
+        }
+    }
+    model(&[|stage| scan_twice(stage, 99), insert], |stage| {
+        assert_eq!(scan_all(&stage.tree, &mut stage.world.begin()).len(), 8);
+    });
+}
+
+#[test]
+fn a_scan_that_ends_in_the_gap_an_insert_enters() {
+    fn insert(stage: &Stage) {
+        run(stage, |txn| stage.tree.put(txn, &key(25), b"new").map(drop));
+    }
+    model(&[|stage| scan_twice(stage, 28), insert], |_| {});
+}
+
+#[test]
+fn two_splits_of_one_leaf_and_a_reader() {
+    fn low(stage: &Stage) {
+        run(stage, |txn| stage.tree.put(txn, &key(11), &[1; 900]).map(drop));
+        run(stage, |txn| stage.tree.put(txn, &key(12), &[1; 900]).map(drop));
+    }
+    fn high(stage: &Stage) {
+        run(stage, |txn| stage.tree.put(txn, &key(13), &[2; 900]).map(drop));
+        run(stage, |txn| stage.tree.put(txn, &key(14), &[2; 900]).map(drop));
+    }
+    fn read(stage: &Stage) {
+        let mut txn = stage.world.begin();
+        assert!(get(&stage.tree, &mut txn, &key(10)).is_some());
+        assert!(get(&stage.tree, &mut txn, &key(20)).is_some());
+        txn.commit(Durability::Relaxed).unwrap();
+    }
+    model(&[low, high, read], |stage| {
+        assert_eq!(scan_all(&stage.tree, &mut stage.world.begin()).len(), 10);
+    });
+}
+
+#[test]
+fn a_rollback_while_its_leaf_is_split() {
+    fn lose(stage: &Stage) {
+        let mut txn = stage.world.begin();
+        let mut body = || {
+            stage.tree.delete(&mut txn, &key(20))?;
+            stage.tree.put(&mut txn, &key(21), &[3; 600])?;
+            stage.tree.put(&mut txn, &key(10), b"short")
+        };
+        drop(body());
+        txn.abort().unwrap();
+    }
+    fn split(stage: &Stage) {
+        run(stage, |txn| stage.tree.put(txn, &key(15), &[1; 900]).map(drop));
+    }
+    model(&[lose, split], |stage| {
+        let rows = scan_all(&stage.tree, &mut stage.world.begin());
+        assert_eq!(rows.len(), 7);
+        assert!(rows.iter().all(|(_, value)| value.len() == 900));
+    });
+}
