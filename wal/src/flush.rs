@@ -16,11 +16,13 @@
 
 use argali_base::{Lsn, Result};
 
-use crate::block::{AlignedBuf, round_down};
+use crate::block::{AlignedBuf, BLOCK_BYTES, round_down};
 use crate::ring::Ring;
 use crate::segment::Segments;
 
-const STAGING_BYTES: usize = 512 << 10;
+/// Bytes per write at most, and the bytes a flusher begins with: few logs ever flush more at once.
+const STAGING_BYTES_MAX: usize = 512 << 10;
+const STAGING_BYTES_MIN: usize = 32 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Flusher {
@@ -37,7 +39,7 @@ impl Flusher {
     /// A flusher for a log that ends at `end`, whose segment exists.
     pub(crate) fn new(segments: &Segments, end: Lsn) -> Result<Self> {
         let alignment = segments.alignment(segments.index(end))?;
-        let mut staging = AlignedBuf::new(STAGING_BYTES);
+        let mut staging = AlignedBuf::new(STAGING_BYTES_MIN);
         let start = round_down(end.get(), alignment);
         let kept = (end.get() - start) as usize;
         if kept > 0 && segments.read(start, &mut staging[..alignment])? < kept {
@@ -60,6 +62,7 @@ impl Flusher {
         sync: bool,
     ) -> Result<()> {
         let mut at = self.written;
+        self.grow((end - at) as usize);
         while at < end {
             at = self.write_some(ring, segments, at, end)?;
         }
@@ -70,6 +73,15 @@ impl Flusher {
         }
         self.written = end;
         Ok(())
+    }
+
+    fn grow(&mut self, flush: usize) {
+        let wanted = (flush + BLOCK_BYTES).next_power_of_two().min(STAGING_BYTES_MAX);
+        if wanted > self.staging.len() {
+            let mut staging = AlignedBuf::new(wanted);
+            staging[..self.kept].copy_from_slice(&self.staging[..self.kept]);
+            self.staging = staging;
+        }
     }
 
     /// One write: as much as staging buffer and segment allow. Returns where the next one goes on.

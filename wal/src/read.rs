@@ -17,8 +17,9 @@ use crate::frame::{self, HEADER_BYTES};
 use crate::record::Record;
 use crate::segment::Segments;
 
-/// Read-ahead of a scan.
-const SCAN_BYTES: usize = 256 << 10;
+/// Read-ahead of a scan: at first, and after it has doubled from load to load.
+const SCAN_BYTES_MIN: usize = 32 << 10;
+const SCAN_BYTES_MAX: usize = 256 << 10;
 /// Read around a single record.
 const SINGLE_BYTES: usize = 16 << 10;
 
@@ -90,16 +91,18 @@ pub(crate) struct Window {
     buf: AlignedBuf,
     start: u64,
     len: usize,
+    /// Bytes it may grow to by itself.
+    most: usize,
 }
 
 impl Window {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self { buf: AlignedBuf::new(bytes), start: 0, len: 0 }
+    fn new(bytes: usize) -> Self {
+        Self { buf: AlignedBuf::new(bytes), start: 0, len: 0, most: bytes }
     }
 
     /// A window for going through the whole log.
     pub(crate) fn for_scan() -> Self {
-        Self::new(SCAN_BYTES)
+        Self { most: SCAN_BYTES_MAX, ..Self::new(SCAN_BYTES_MIN) }
     }
 
     /// Whatever is on disk of the `len` bytes at `lsn`, at most up to `limit`: shorter when a file ends
@@ -129,8 +132,9 @@ impl Window {
                     self.buf.len().saturating_sub(wanted) as u64
                 }
             };
-            // Not into a segment that is gone: the read would end before it came to `lsn`.
-            let floor = segments.first_byte().min(lsn);
+            // Not into the segment before: it may be gone, or be recycled this very moment, and the
+            // read would end before it came to `lsn`.
+            let floor = segments.index(Lsn::new(lsn)) * segments.size();
             let start = round_down(lsn.saturating_sub(before).max(floor), BLOCK_BYTES);
             self.load(segments, start, (lsn, len), limit)?;
         }
@@ -149,9 +153,11 @@ impl Window {
         (lsn, len): (u64, usize),
         limit: u64,
     ) -> Result<()> {
-        let need = (lsn - start) as usize + len;
-        if need > self.buf.len() {
-            self.buf = AlignedBuf::new(need.next_multiple_of(BLOCK_BYTES));
+        let need = ((lsn - start) as usize + len).next_multiple_of(BLOCK_BYTES);
+        let grown = if self.len > 0 { 2 * self.buf.len() } else { 0 };
+        let want = need.max(grown.min(self.most));
+        if want > self.buf.len() {
+            self.buf = AlignedBuf::new(want);
         }
         self.len = 0;
         self.start = start;

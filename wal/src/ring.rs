@@ -16,10 +16,15 @@
 //! makes the record's words visible to whoever follows it (acquire). A reader of an old record copies
 //! its words and then checks that the tail has not come round (a seqlock whose version is the tail).
 //!
+//! The ring is made of chunks, each allocated when the tail first comes to it: a small database that is
+//! opened, asked one thing and closed never touches the rest.
+//!
 //! - R1: `tail ≤ written + capacity`; admission sees to it. Hence nothing un-flushed is overwritten.
 //! - R2: A link is valid iff it is greater than the LSN it is looked up for. There is one link per 32
 //!   bytes; a frame has at least 32, so no two frames of one lap share a link, and what an earlier lap
 //!   left there ended at least three quarters of the ring ago. So links are never cleared.
+
+use std::sync::OnceLock;
 
 use argali_base::Lsn;
 use argali_base::sync::{AtomicU64, Mutex, Ordering, fence};
@@ -27,10 +32,40 @@ use argali_base::sync::{AtomicU64, Mutex, Ordering, fence};
 use crate::frame::{HEADER_BYTES, Seed, plausible_len};
 use crate::record::Encoded;
 
+/// Bytes of log per chunk. Models make thousands of rings of a few records each.
+const CHUNK_BYTES: usize = if cfg!(feature = "shuttle") { 256 } else { 64 << 10 };
+const CHUNK_WORDS: usize = CHUNK_BYTES / 8;
+const CHUNK_LINKS: usize = CHUNK_BYTES / HEADER_BYTES;
+
+#[derive(Debug)]
+struct Chunk {
+    words: Box<[AtomicU64; CHUNK_WORDS]>,
+    links: Box<[AtomicU64; CHUNK_LINKS]>,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self { words: zeros(), links: zeros() }
+    }
+
+    fn word(&self, lsn: u64) -> &AtomicU64 {
+        &self.words[(lsn / 8) as usize % CHUNK_WORDS]
+    }
+
+    fn link(&self, lsn: u64) -> &AtomicU64 {
+        &self.links[(lsn / HEADER_BYTES as u64) as usize % CHUNK_LINKS]
+    }
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "64 KiB do not belong on the stack")]
+fn zeros<const N: usize>() -> Box<[AtomicU64; N]> {
+    let cells: Box<[AtomicU64]> = (0..N).map(|_| AtomicU64::new(0)).collect();
+    cells.try_into().expect("N cells were made")
+}
+
 #[derive(Debug)]
 pub(crate) struct Ring {
-    words: Box<[AtomicU64]>,
-    links: Box<[AtomicU64]>,
+    chunks: Box<[OnceLock<Chunk>]>,
     head: Mutex<Head>,
     /// Copy of `head.tail`: what readers check. It moves on before any word of the new record is stored.
     tail: AtomicU64,
@@ -49,11 +84,9 @@ impl Ring {
     /// An empty ring of `bytes` (a power of two) for a log that goes on at `tail`, behind a frame of
     /// `prev_len` bytes.
     pub(crate) fn new(bytes: usize, tail: u64, prev_len: u32) -> Self {
-        assert!(bytes.is_power_of_two() && bytes >= 64, "ring of {bytes} bytes");
-        let cells = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
+        assert!(bytes.is_power_of_two() && bytes >= CHUNK_BYTES, "ring of {bytes} bytes");
         Self {
-            words: cells(bytes / 8),
-            links: cells(bytes / HEADER_BYTES),
+            chunks: (0..bytes / CHUNK_BYTES).map(|_| OnceLock::new()).collect(),
             head: Mutex::new(Head { tail, prev_len, records: 0 }),
             tail: AtomicU64::new(tail),
             base: tail,
@@ -61,7 +94,7 @@ impl Ring {
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.words.len() as u64 * 8
+        (self.chunks.len() * CHUNK_BYTES) as u64
     }
 
     /// LSN the next record will get.
@@ -98,17 +131,18 @@ impl Ring {
         (lsn, prev_len)
     }
 
-    fn link(&self, lsn: u64) -> &AtomicU64 {
-        &self.links[(lsn / HEADER_BYTES as u64) as usize & (self.links.len() - 1)]
+    fn chunk(&self, lsn: u64) -> &Chunk {
+        let nth = (lsn / CHUNK_BYTES as u64) as usize & (self.chunks.len() - 1);
+        self.chunks[nth].get_or_init(Chunk::new)
     }
 
-    fn word(&self, lsn: u64) -> &AtomicU64 {
-        &self.words[(lsn / 8) as usize & (self.words.len() - 1)]
+    fn link(&self, lsn: u64) -> &AtomicU64 {
+        self.chunk(lsn).link(lsn)
     }
 
     /// Stores the pieces one behind the other as whole words; their total is a multiple of 8.
     fn copy_in(&self, lsn: u64, pieces: &[&[u8]]) {
-        let mut at = lsn;
+        let mut out = Cursor { ring: self, chunk: self.chunk(lsn), at: lsn };
         let mut carry = [0_u8; 8];
         let mut filled = 0;
         for piece in pieces {
@@ -121,13 +155,11 @@ impl Ring {
                 if filled < 8 {
                     continue;
                 }
-                self.word(at).store(u64::from_le_bytes(carry), Ordering::Relaxed);
-                at += 8;
+                out.next().store(u64::from_le_bytes(carry), Ordering::Relaxed);
             }
             let (words, remainder) = rest.as_chunks::<8>();
             for word in words {
-                self.word(at).store(u64::from_le_bytes(*word), Ordering::Relaxed);
-                at += 8;
+                out.next().store(u64::from_le_bytes(*word), Ordering::Relaxed);
             }
             carry[..remainder.len()].copy_from_slice(remainder);
             filled = remainder.len();
@@ -160,10 +192,9 @@ impl Ring {
     pub(crate) fn copy_out(&self, lsn: u64, out: &mut [u8]) {
         let (words, rest) = out.as_chunks_mut::<8>();
         assert!(rest.is_empty(), "the log is a whole number of words");
-        let mut at = lsn;
+        let mut from = Cursor { ring: self, chunk: self.chunk(lsn), at: lsn };
         for word in words {
-            *word = self.word(at).load(Ordering::Relaxed).to_le_bytes();
-            at += 8;
+            *word = from.next().load(Ordering::Relaxed).to_le_bytes();
         }
     }
 
@@ -174,7 +205,7 @@ impl Ring {
             return false;
         }
         let end = self.link(lsn).load(Ordering::Acquire);
-        let head = self.word(lsn).load(Ordering::Relaxed).to_le_bytes();
+        let head = self.chunk(lsn).word(lsn).load(Ordering::Relaxed).to_le_bytes();
         let Ok(len) = plausible_len(&head) else { return false };
         if end != lsn + len as u64 {
             return false;
@@ -189,5 +220,23 @@ impl Ring {
         fence(Ordering::Acquire);
         let tail = self.tail.load(Ordering::Relaxed);
         lsn < tail && tail - lsn <= self.capacity()
+    }
+}
+
+/// Goes through the ring's words.
+struct Cursor<'r> {
+    ring: &'r Ring,
+    chunk: &'r Chunk,
+    at: u64,
+}
+
+impl<'r> Cursor<'r> {
+    fn next(&mut self) -> &'r AtomicU64 {
+        if self.at.is_multiple_of(CHUNK_BYTES as u64) {
+            self.chunk = self.ring.chunk(self.at);
+        }
+        let word = self.chunk.word(self.at);
+        self.at += 8;
+        word
     }
 }

@@ -115,11 +115,6 @@ impl Segments {
         self.files.lock().open.keys().copied().collect()
     }
 
-    /// LSN of the first byte of the first segment that exists; 0 when there is none.
-    pub(crate) fn first_byte(&self) -> u64 {
-        self.files.lock().open.first_key_value().map_or(0, |(index, _)| index * self.size)
-    }
-
     /// Segments made new, and segments recycled, since open.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.created.load(Ordering::Relaxed), self.recycled.load(Ordering::Relaxed))
