@@ -83,7 +83,8 @@ impl BTree {
             Edit { page: &mut page, ops: &[tree.format(PageKind::Leaf, 0)] },
             Edit { page: &mut map, ops: &[space.bit(root, true)] },
         ];
-        let body = undo::body(undo::Kind::Create, root, &[], &[]);
+        let mut body = Vec::new();
+        undo::Body::new(undo::Kind::Create, root, &[], &[]).encode(&mut body);
         txn.update(edits, Undo::Logical { owner: TREE_OWNER, body: &body });
         Ok(tree)
     }

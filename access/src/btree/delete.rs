@@ -22,13 +22,14 @@ impl BTree {
         (slot, cell): (usize, LeafCell),
     ) -> Attempt<Done> {
         let mut page = target.latch()?;
-        let mut body = undo::body(Kind::Delete, self.root(), work.key, cell.value(page.page()));
-        let undo = Undo::Logical { owner: TREE_OWNER, body: &body };
+        let body = undo::Body::new(Kind::Delete, self.root(), work.key, cell.value(page.page()));
+        body.encode(work.buffer);
+        let undo = Undo::Logical { owner: TREE_OWNER, body: work.buffer };
         let header = ghost_flag(&cell);
         let ops = [make_ghost(slot, &header)];
         work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
-        body.truncate(cell.value_len);
-        Ok(Done::Replaced(body))
+        work.buffer.truncate(cell.value_len);
+        Ok(Done::Replaced)
     }
 }
 

@@ -31,39 +31,43 @@ impl BTree {
         };
         let mut page = target.latch()?;
         if work.gaps {
-            let next = self.next_name(&page, spot, sibling)?;
+            let next = self.next_name(&page, spot, sibling, work.buffer)?;
             if let Err(wanted) = self.enter_gap(work.txn, work.key, next) {
                 drop(page);
                 return Err(work.wait_for(wanted));
             }
         }
-        let mut cell = Vec::with_capacity(node::LEAF_HEADER + work.key.len() + value.len());
-        node::push_leaf_cell(&mut cell, work.key, value);
+        undo::Body::new(Kind::Insert, self.root(), work.key, &[]).encode(work.buffer);
+        let body_len = work.buffer.len();
+        node::push_leaf_cell(work.buffer, work.key, value);
+        let (body, cell) = work.buffer.split_at(body_len);
         let slot = spot.slot as u16;
-        let ops = [PageOp::Insert { slot, head: node::head(work.key), cell: &cell }];
+        let ops = [PageOp::Insert { slot, head: node::head(work.key), cell }];
         if !ops[0].fits(page.page()) {
             drop(page);
-            return Err(work.room_for(self, cell.len() + SLOT_BYTES));
+            let need = cell.len() + SLOT_BYTES;
+            return Err(work.room_for(self, need));
         }
-        let body = undo::body(Kind::Insert, self.root(), work.key, &[]);
-        let undo = Undo::Logical { owner: TREE_OWNER, body: &body };
+        let undo = Undo::Logical { owner: TREE_OWNER, body };
         work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
+        work.buffer.clear();
         Ok(Done::Inserted)
     }
 
-    /// Lock name of the first key behind the spot.
+    /// Lock name of the first key behind the spot; `key` is scratch space.
     fn next_name(
         &self,
         leaf: &PageWrite<'_>,
         spot: &Spot,
         sibling: Option<Node<'_>>,
+        key: &mut Vec<u8>,
     ) -> Attempt<LockName> {
         if spot.next_is_here() {
             let cell = self.inspect(leaf, |view| LeafCell::read(view, spot.slot))?;
             return Ok(self.key_name(cell.key(leaf.page())));
         }
         let Some(sibling) = sibling else { return Ok(self.end_name()) };
-        let mut key = Vec::new();
+        key.clear();
         let found = self.look(&sibling.glimpse, |view| {
             if node::level(view, self.root())? != 0 {
                 return Err(argali_buffer_pool::Restart);
@@ -72,13 +76,13 @@ impl BTree {
                 return Ok(false);
             }
             let cell = LeafCell::read(view, 0)?;
-            view.copy(cell.key_at(), cell.key_len, &mut key)?;
+            view.copy(cell.key_at(), cell.key_len, key)?;
             Ok(true)
         })?;
         if !found {
             // Invariant T1 of the tree: only a root leaf is ever empty.
             return Err(corrupt(self.pool(), sibling.glimpse.id(), "is an empty leaf").into());
         }
-        Ok(self.key_name(&key))
+        Ok(self.key_name(key))
     }
 }

@@ -55,21 +55,9 @@ pub(super) fn body_len(key: usize, old: usize) -> usize {
     old + key + TRAILER
 }
 
-/// Encodes an undo body; it begins with `old`.
-pub(super) fn body(kind: Kind, root: PageId, key: &[u8], old: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body_len(key.len(), old.len()));
-    out.extend_from_slice(old);
-    out.extend_from_slice(key);
-    out.extend_from_slice(&root.get().to_le_bytes());
-    let key_len = u16::try_from(key.len()).expect("keys are at most a quarter of a page");
-    out.extend_from_slice(&key_len.to_le_bytes());
-    out.push(kind as u8);
-    out
-}
-
-/// A decoded body.
+/// What the undo of one record needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Body<'a> {
+pub(super) struct Body<'a> {
     kind: Kind,
     root: PageId,
     key: &'a [u8],
@@ -77,6 +65,21 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
+    pub(super) fn new(kind: Kind, root: PageId, key: &'a [u8], old: &'a [u8]) -> Self {
+        Self { kind, root, key, old }
+    }
+
+    /// Encodes into `out` (cleared first); the old value stands at its beginning.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(self.old);
+        out.extend_from_slice(self.key);
+        out.extend_from_slice(&self.root.get().to_le_bytes());
+        let key_len = u16::try_from(self.key.len()).expect("keys are at most a quarter of a page");
+        out.extend_from_slice(&key_len.to_le_bytes());
+        out.push(self.kind as u8);
+    }
+
     fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (rest, trailer) = bytes.split_last_chunk::<TRAILER>()?;
         let (root, tail) = trailer.split_first_chunk::<8>()?;
@@ -193,9 +196,9 @@ mod tests {
 
     #[test]
     fn bodies_survive_the_round_trip_and_reject_cuts() {
-        let bytes = body(Kind::Update, PageId::new(7), b"key", b"old value");
-        let expected =
-            Body { kind: Kind::Update, root: PageId::new(7), key: b"key", old: b"old value" };
+        let expected = Body::new(Kind::Update, PageId::new(7), b"key", b"old value");
+        let mut bytes = b"rubbish".to_vec();
+        expected.encode(&mut bytes);
         assert_eq!(Body::decode(&bytes), Some(expected));
         assert_eq!(bytes.len(), body_len(3, 9));
         assert_eq!(&bytes[..9], b"old value");

@@ -34,31 +34,31 @@ impl BTree {
             (Kind::Update, cell.value(page.page()))
         };
         let old_len = old.len();
-        let mut body = undo::body(kind, self.root(), work.key, old);
-        let undo = Undo::Logical { owner: TREE_OWNER, body: &body };
+        undo::Body::new(kind, self.root(), work.key, old).encode(work.buffer);
+        let body_len = work.buffer.len();
         if cell.holds(value.len()) {
             let header = node::leaf_header(false, cell.key_len, value.len());
             let ops = overwrite(slot, &cell, &header, value);
             let ops =
                 if cell.ghost || cell.value_len != value.len() { &ops[..] } else { &ops[1..] };
+            let undo = Undo::Logical { owner: TREE_OWNER, body: work.buffer };
             work.txn.update(&mut [Edit { page: &mut page, ops }], undo);
         } else {
-            let mut longer = Vec::with_capacity(LEAF_HEADER + work.key.len() + value.len());
-            node::push_leaf_cell(&mut longer, work.key, value);
+            node::push_leaf_cell(work.buffer, work.key, value);
+            let (body, longer) = work.buffer.split_at(body_len);
             let head = node::head(work.key);
-            let ops = [PageOp::Replace { slot: slot as u16, head, cell: &longer }];
+            let ops = [PageOp::Replace { slot: slot as u16, head, cell: longer }];
             if !ops[0].fits(page.page()) {
                 drop(page);
-                return Err(work.room_for(self, longer.len() - cell.len));
+                let need = longer.len() - cell.len;
+                return Err(work.room_for(self, need));
             }
+            let undo = Undo::Logical { owner: TREE_OWNER, body };
             work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
         }
-        if cell.ghost {
-            return Ok(Done::Inserted);
-        }
         // The undo body begins with the old value: cut back, it is what the caller gets.
-        body.truncate(old_len);
-        Ok(Done::Replaced(body))
+        work.buffer.truncate(old_len);
+        Ok(if cell.ghost { Done::Inserted } else { Done::Replaced })
     }
 }
 

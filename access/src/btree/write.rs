@@ -37,8 +37,8 @@ pub(super) enum Change<'a> {
 pub(super) enum Done {
     Nothing,
     Inserted,
-    /// The old value.
-    Replaced(Vec<u8>),
+    /// The old value is in the buffer.
+    Replaced,
 }
 
 /// A change under way: what holds from attempt to attempt.
@@ -46,6 +46,8 @@ pub(super) struct Work<'a> {
     pub(super) txn: &'a mut Txn,
     pub(super) key: &'a [u8],
     change: Change<'a>,
+    /// What is logged is built here; the old value stands first, and is left here for the caller.
+    pub(super) buffer: &'a mut Vec<u8>,
     /// Whether gaps of neighbours must be asked for.
     pub(super) gaps: bool,
     /// Log bytes asked for already.
@@ -58,26 +60,46 @@ impl BTree {
     /// # Errors
     /// `TooLarge`, `LogFull`, `Full`; deadlock and lock timeout (retryable); `Corrupt`, `Io`.
     pub fn put(&self, txn: &mut Txn, key: &[u8], value: &[u8]) -> Result<Old> {
-        Ok(match self.write(txn, key, Change::Put(value))? {
-            Done::Nothing | Done::Inserted => None,
-            Done::Replaced(old) => Some(old),
-        })
+        let mut old = Vec::new();
+        Ok(self.put_into(txn, key, value, &mut old)?.then_some(old))
+    }
+
+    /// As [`BTree::put`], with the old value in a buffer that can be used again: allocates nothing once
+    /// the buffer is warm. Whether there was an old value; if not, `old` is empty.
+    pub fn put_into(
+        &self,
+        txn: &mut Txn,
+        key: &[u8],
+        value: &[u8],
+        old: &mut Vec<u8>,
+    ) -> Result<bool> {
+        Ok(matches!(self.write(txn, key, Change::Put(value), old)?, Done::Replaced))
     }
 
     /// Inserts only if the key is absent; `false` when it is there. Errors as [`BTree::put`].
     pub fn insert_new(&self, txn: &mut Txn, key: &[u8], value: &[u8]) -> Result<bool> {
-        Ok(matches!(self.write(txn, key, Change::InsertNew(value))?, Done::Inserted))
+        let done = self.write(txn, key, Change::InsertNew(value), &mut Vec::new())?;
+        Ok(matches!(done, Done::Inserted))
     }
 
     /// Removes `key`; returns its value. Errors as [`BTree::put`].
     pub fn delete(&self, txn: &mut Txn, key: &[u8]) -> Result<Old> {
-        Ok(match self.write(txn, key, Change::Delete)? {
-            Done::Nothing | Done::Inserted => None,
-            Done::Replaced(old) => Some(old),
-        })
+        let mut old = Vec::new();
+        Ok(self.delete_into(txn, key, &mut old)?.then_some(old))
     }
 
-    fn write(&self, txn: &mut Txn, key: &[u8], change: Change<'_>) -> Result<Done> {
+    /// As [`BTree::delete`], with the old value in a buffer that can be used again.
+    pub fn delete_into(&self, txn: &mut Txn, key: &[u8], old: &mut Vec<u8>) -> Result<bool> {
+        Ok(matches!(self.write(txn, key, Change::Delete, old)?, Done::Replaced))
+    }
+
+    fn write(
+        &self,
+        txn: &mut Txn,
+        key: &[u8],
+        change: Change<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Done> {
         let value_len = match change {
             Change::Put(value) | Change::InsertNew(value) => value.len(),
             Change::Delete => 0,
@@ -86,8 +108,9 @@ impl BTree {
         if size > limit {
             return Err(Error::TooLarge { what: "entry (key and value)", size, limit });
         }
+        buffer.clear();
         let gaps = self.lock_for_write(txn, key)?;
-        let mut work = Work { txn, key, change, gaps, admitted: 0 };
+        let mut work = Work { txn, key, change, buffer, gaps, admitted: 0 };
         retry(|patient| self.attempt(&mut work, patient))
     }
 

@@ -1,0 +1,53 @@
+//! A warm transaction on a tree allocates nothing: point reads, updates, deletes and revivals, scans.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::ops::Bound::{Excluded, Unbounded};
+
+use argali_access::{BTree, Entry};
+use argali_txn::{Durability, TxnOptions};
+use common::{Setup, World, key};
+
+struct Buffers {
+    value: Vec<u8>,
+    key: Vec<u8>,
+    entry: Entry,
+}
+
+fn use_it(world: &World, tree: &BTree, keys: &[Vec<u8>], buffers: &mut Buffers) {
+    let Buffers { value, key, entry } = buffers;
+    for (round, at) in keys.iter().enumerate() {
+        let mut txn = world.txns.begin(TxnOptions::default()).unwrap();
+        assert!(tree.get(&mut txn, at, value).unwrap());
+        assert!(tree.put_into(&mut txn, at, &[round as u8; 100], value).unwrap());
+        assert!(tree.delete_into(&mut txn, at, value).unwrap());
+        assert!(!tree.put_into(&mut txn, at, &[7; 90], value).unwrap());
+        key.clear();
+        key.extend_from_slice(at);
+        for _ in 0..5 {
+            if !tree.next(&mut txn, Excluded(key), Unbounded, entry).unwrap() {
+                break;
+            }
+            key.clear();
+            key.extend_from_slice(&entry.key);
+        }
+        txn.commit(Durability::Relaxed).unwrap();
+    }
+}
+
+#[test]
+fn a_warm_transaction_allocates_nothing() {
+    let world = World::with(&Setup { frames: 256, ..Setup::default() });
+    let tree = world.tree();
+    let keys: Vec<_> = (0..1000).map(key).collect();
+    let mut txn = world.begin();
+    for key in &keys {
+        tree.put(&mut txn, key, &[0; 100]).unwrap();
+    }
+    txn.commit(Durability::Sync).unwrap();
+    let mut buffers = Buffers { value: Vec::new(), key: Vec::new(), entry: Entry::default() };
+    use_it(&world, &tree, &keys, &mut buffers);
+    let counted = allocation_counter::measure(|| use_it(&world, &tree, &keys, &mut buffers));
+    assert_eq!(counted.count_total, 0, "{counted:?}");
+}
