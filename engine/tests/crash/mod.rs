@@ -211,20 +211,25 @@ pub struct Tally {
 impl Campaign {
     /// Runs the workload once, then recovers from every image. Panics at the first broken promise.
     pub fn run(&self) -> Tally {
+        self.try_run().unwrap_or_else(|broken| panic!("{broken}"))
+    }
+
+    /// As [`Campaign::run`], for those who expect a promise to be broken.
+    pub fn try_run(&self) -> Result<Tally, String> {
         let (client, calls) = self.record();
         let mut tally = Tally { calls, ..Tally::default() };
         for (cut, n) in (0..=calls).step_by(self.stride).enumerate() {
             let image = image_at(&client.disk, n);
             for loss in self.losses(n) {
-                let what = format!("{} seed {} cut at {n}, {loss:?}", self.name, self.seed);
-                self.recover(&client.oracle, n, &image.power_cut(loss), &what);
+                let what = format!("cut at {n}, {loss:?}");
+                self.recover(&client.oracle, n, &image.power_cut(loss), &what)?;
                 tally.images += 1;
             }
             if cut % self.nested_every == self.nested_every - 1 {
-                tally.nested += self.cut_recovery(&client.oracle, n, &image);
+                tally.nested += self.cut_recovery(&client.oracle, n, &image)?;
             }
         }
-        tally
+        Ok(tally)
     }
 
     /// The run itself: the promises, and the disk at every instant of it.
@@ -254,41 +259,48 @@ impl Campaign {
     }
 
     /// One recovery, checked: promises kept, structures sound, a second recovery changes nothing.
-    fn recover(&self, oracle: &Oracle, n: u64, disk: &SimDisk, what: &str) {
-        let db = open(&self.options, disk).unwrap_or_else(|e| panic!("{what}: open: {e}"));
-        let found = dump(&db).unwrap_or_else(|e| panic!("{what}: dump: {e}"));
-        oracle.check(n, &found).unwrap_or_else(|e| panic!("{what}: {e}"));
-        let again = disk.process_kill();
-        let seen = db.verify().unwrap_or_else(|e| panic!("{what}: verify: {e}"));
-        assert!(seen.is_sound(), "{what}: {:#?}", seen.faults);
-        drop(db);
-        let db = open(&self.options, &again).unwrap_or_else(|e| panic!("{what}: again: {e}"));
-        let second = dump(&db).unwrap_or_else(|e| panic!("{what}: second dump: {e}"));
-        assert!(second == found, "{what}: a second recovery changed the state");
+    fn recover(&self, oracle: &Oracle, n: u64, disk: &SimDisk, what: &str) -> Result<(), String> {
+        recover(&self.options, oracle, n, disk)
+            .map_err(|broken| format!("{} seed {} {what}: {broken}", self.name, self.seed))
     }
 
     /// Process killed at `n`, power cut somewhere in the recovery from that: what was merely readable
     /// after the kill must not be built upon before it is durable.
-    fn cut_recovery(&self, oracle: &Oracle, n: u64, image: &SimDisk) -> u64 {
+    fn cut_recovery(&self, oracle: &Oracle, n: u64, image: &SimDisk) -> Result<u64, String> {
         let disk = image.process_kill();
         disk.record_history();
         let begun = disk.io_count();
-        drop(open(&self.options, &disk).unwrap_or_else(|e| panic!("{} at {n}: {e}", self.name)));
+        drop(open(&self.options, &disk).map_err(|e| format!("{} at {n}: {e}", self.name))?);
         let calls = disk.io_count() - begun;
         let mut done = 0;
         for m in (0..calls).step_by((calls as usize / 24).max(1)) {
             let seed = self.seed << 40 | n << 16 | m;
             for loss in [Loss::LoseAll, Loss::Random(seed)] {
-                let what = format!(
-                    "{} seed {} killed at {n}, recovery cut at {m}, {loss:?}",
-                    self.name, self.seed
-                );
-                self.recover(oracle, n, &image_at(&disk, m).power_cut(loss), &what);
+                let what = format!("killed at {n}, recovery cut at {m}, {loss:?}");
+                self.recover(oracle, n, &image_at(&disk, m).power_cut(loss), &what)?;
                 done += 1;
             }
         }
-        done
+        Ok(done)
     }
+}
+
+/// Opens what is on `disk` and holds it against the promises made before call `n`; then a second time,
+/// as the process after a kill would find it.
+pub fn recover(options: &Options, oracle: &Oracle, n: u64, disk: &SimDisk) -> Result<(), String> {
+    let in_step = |step: &'static str| move |error: Error| format!("{step}: {error}");
+    let db = open(options, disk).map_err(in_step("open"))?;
+    let found = dump(&db).map_err(in_step("dump"))?;
+    oracle.check(n, &found)?;
+    let again = disk.process_kill();
+    let seen = db.verify().map_err(in_step("verify"))?;
+    if !seen.is_sound() {
+        return Err(format!("{:#?}", seen.faults));
+    }
+    drop(db);
+    let db = open(options, &again).map_err(in_step("second open"))?;
+    let second = dump(&db).map_err(in_step("second dump"))?;
+    if second == found { Ok(()) } else { Err("a second recovery changed the state".into()) }
 }
 
 /// `disk` as it was before changing call `n`. Behind the last call nothing was remembered: the disk itself

@@ -153,7 +153,7 @@ pub fn checkpoints(client: &mut Client) -> Result<()> {
 pub fn ddl(client: &mut Client) -> Result<()> {
     for round in 0..16_u64 {
         client.transaction(|work| {
-            let name = format!("tree{}", round % 5);
+            let name = format!("tree{}", work.rng.u8(0..4));
             if work.state.contains_key(&name) {
                 work.drop_tree(&name)?;
                 if round % 4 == 1 {
@@ -162,7 +162,7 @@ pub fn ddl(client: &mut Client) -> Result<()> {
                 }
             } else {
                 let tree = work.tree(&name)?;
-                for n in 0..20 {
+                for n in 0..work.rng.u64(1..30) {
                     let value = work.fresh(300);
                     work.put(&tree, &key(n), value)?;
                 }
