@@ -11,7 +11,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use argali_base::disk::{Loss, SimDisk};
+use argali_base::disk::{Call, Failure, Fault, FaultyDisk, Loss, SimDisk};
 use argali_base::{Disk, Error, Health, Lsn, Result};
 use argali_wal::{Body, Control, ControlFile, Holder, LogOptions, Mutations, RecordBuf, Undo, Wal};
 use common::{append, control, note};
@@ -73,7 +73,16 @@ fn run(
     mutations: &Mutations,
     promises: &mut Promises,
 ) -> Result<()> {
-    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    run_on((sim, Arc::new(sim.clone())), workload, mutations, promises)
+}
+
+/// As `run`, through a disk that stands before the simulated one.
+fn run_on(
+    (sim, disk): (&SimDisk, Arc<dyn Disk>),
+    workload: &Workload,
+    mutations: &Mutations,
+    promises: &mut Promises,
+) -> Result<()> {
     let initial = Control { segment_bytes: SEGMENT, ..control() };
     let file = ControlFile::create(Arc::clone(&disk), initial)?;
     let wal = Wal::create(disk, common::ID, options(mutations), Health::new())?;
@@ -321,4 +330,77 @@ fn a_failed_sync_loses_nothing_acknowledged() {
 fn a_retried_sync_is_noticed() {
     let mutations = Mutations { retry_sync: true, ..Mutations::default() };
     assert!(sync_failures(&mutations).is_err(), "nobody noticed the retry");
+}
+
+/// Every changing call of the workload fails once, or from then on. Whatever error comes of it, what was
+/// acknowledged is there afterwards.
+#[test]
+fn every_call_may_fail() {
+    let mut fired = 0;
+    for (call, failure, forever) in [
+        (Call::Create, Failure::Enospc, true),
+        (Call::Create, Failure::Eio, false),
+        (Call::Write, Failure::Enospc, true),
+        (Call::Write, Failure::Eio, false),
+        (Call::Sync, Failure::Eio, false),
+        (Call::SyncDir, Failure::Eio, false),
+        (Call::Rename, Failure::Eio, false),
+        (Call::Remove, Failure::Eio, true),
+    ] {
+        for calls in 0.. {
+            let sim = SimDisk::new(17);
+            let faulty = FaultyDisk::new(Arc::new(sim.clone()));
+            let fault = Fault::new(call, "*", failure).after(calls);
+            faulty.fail(if forever { fault.forever() } else { fault });
+            let mut promises = Promises::default();
+            let disk = Arc::new(faulty.clone());
+            let none = Mutations::default();
+            let outcome = run_on((&sim, disk), &MIXED, &none, &mut promises);
+            assert!(outcome.is_ok() || faulty.fired() > 0, "{outcome:?}");
+            for loss in [Loss::LoseAll, Loss::KeepAll, Loss::Random(calls)] {
+                if let Err(what) = check(&sim.power_cut(loss), &promises, &none, sim.io_count()) {
+                    panic!("{call:?} {calls} fails ({failure:?}): {what}");
+                }
+            }
+            if faulty.fired() == 0 {
+                break;
+            }
+            fired += 1;
+        }
+    }
+    assert!(fired > 150, "{fired} faults");
+}
+
+/// A power cut, and another one at every call that opening and resuming makes.
+#[test]
+fn power_cuts_while_resuming() {
+    let none = Mutations::default();
+    for workload in [&MIXED, &EVEN] {
+        let sim = SimDisk::with_history(19);
+        let mut promises = Promises::default();
+        run(&sim, workload, &none, &mut promises).unwrap();
+        let mut images = 0;
+        for io in (0..sim.io_count()).step_by(5) {
+            let instant = sim.at(io as usize).unwrap();
+            for first in [None, Some(Loss::Random(io)), Some(Loss::OnlyOne(1))] {
+                let image = first.map_or_else(|| instant.process_kill(), |l| instant.power_cut(l));
+                image.record_history();
+                let Some(wal) = check(&image, &promises, &none, io).unwrap() else { continue };
+                wal.resume().unwrap();
+                let found = wal.end();
+                for again in 0.. {
+                    let Some(second) = image.at(again) else { break };
+                    for loss in [Loss::LoseAll, Loss::Random(io + again as u64)] {
+                        let place = format!("call {io}, then {again} ({first:?}, {loss:?})");
+                        let wal = check(&second.power_cut(loss), &promises, &none, io);
+                        let end = wal.unwrap_or_else(|what| panic!("{place}: {what}"));
+                        // Before the first sync is through, less may be left; never more.
+                        assert!(end.unwrap().end() <= found, "{place}");
+                        images += 1;
+                    }
+                }
+            }
+        }
+        assert!(images > 300, "{images} images");
+    }
 }
