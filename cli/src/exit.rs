@@ -61,12 +61,24 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     // The reader of our output went away (`argali scan … | head`): nobody is left to tell.
     if !is_broken_pipe(error) {
         let mut err = std::io::stderr().lock();
-        let _ = writeln!(err, "error: {error:#}");
+        let _ = writeln!(err, "error: {}", in_full(error));
         if let Some(step) = next_step(error) {
             let _ = writeln!(err, "hint: {step}");
         }
     }
     ExitCode::from(code(error))
+}
+
+/// The error and its causes in one line; a cause that the text before it quotes is not said again.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.as_str() {
+            "" => cause,
+            before if before.ends_with(&cause) => text,
+            before => format!("{before}: {cause}"),
+        }
+    })
 }
 
 /// The exit code `error` stands for.
@@ -149,5 +161,13 @@ mod tests {
         assert_eq!(of(argali::Error::Invalid { what: "page size", why: "odd".into() }), USAGE);
         let faults = Failure::Faults { count: 2, first: "p3".into() };
         assert_eq!(code(&faults.into()), CORRUPTION);
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let full = std::io::Error::other("disk is full");
+        let error = argali::Error::io("write", "data", full);
+        let error = anyhow::Error::from(error).context("loading the bank");
+        assert_eq!(in_full(&error), "loading the bank: write data: disk is full");
     }
 }

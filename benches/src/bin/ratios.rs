@@ -94,7 +94,11 @@ impl Report {
         for column in self.0.column_iter_mut().skip(1).take(5) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        println!("{}", self.0);
+        // The load tells a reader of the table how far to believe it.
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        println!("{cores} cores, load {}", load.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        self.0.to_string().lines().for_each(|line| println!("{}", line.trim_end()));
     }
 }
 
