@@ -74,7 +74,7 @@ impl<'a> PageRef<'a> {
 
     /// Bytes an insert may take, slot included, after compaction.
     pub fn free_bytes(&self) -> usize {
-        self.heap_start() - self.slots_end() + self.dead()
+        self.heap_start().saturating_sub(self.slots_end()) + self.dead()
     }
 
     /// The part of the page an image may omit: zeros between slots and heap.
