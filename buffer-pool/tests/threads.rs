@@ -107,7 +107,9 @@ fn hammer(torn_pages: TornPages) {
                 scope.spawn(move || work(world, seed, added, looks))
             })
             .collect();
-        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        for worker in workers {
+            worker.join().unwrap();
+        }
         stop.store(true, Ordering::Relaxed);
     });
     world.flush();

@@ -3,7 +3,7 @@
 //! Changes go the way transactions make them go: dirty first, then log, then apply, under one latch.
 #![allow(dead_code)]
 
-use std::sync::Arc;
+use argali_base::sync::Arc;
 
 use argali_base::disk::{FaultyDisk, SimDisk};
 use argali_base::{Disk, Health, Lsn, PageId, Result, TxnId};
@@ -59,7 +59,7 @@ impl World {
         let health = Health::new();
         let id = LogId { database: DATABASE, timeline: 1 };
         let log = LogOptions {
-            segment_bytes: 4 << 20,
+            segment_bytes: 256 << 10,
             ring_bytes: 2 << 20,
             limit_bytes: 64 << 20,
             ..LogOptions::default()
