@@ -6,7 +6,6 @@
 //! a deadlock, which the scheduler reports. Loads of page *bytes* are no such points, so the models yield
 //! between the two halves of whatever must be seen whole. The model knows sequential consistency only:
 //! fences and orderings are for `ThreadSanitizer` and the hardware.
-#![cfg(feature = "shuttle")]
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -18,7 +17,7 @@ use argali_buffer_pool::{BufferPool, PageWrite, PoolOptions, Restart};
 use argali_pager::PageOp;
 use common::{Setup, World, add_op, counter_in, page};
 
-const SCHEDULES: usize = 400;
+const SCHEDULES: usize = 800;
 
 fn world(pages: u64) -> Arc<World> {
     let setup = Setup {

@@ -14,6 +14,8 @@ use argali_wal::{
 };
 
 pub(crate) const DATABASE: u64 = 0xa11;
+/// Pages the file may have.
+pub(crate) const PAGES_MAX: u64 = if cfg!(feature = "shuttle") { 64 } else { 1 << 12 };
 /// Counters on one page, all in one cell.
 pub(crate) const COUNTERS: usize = 8;
 
@@ -60,7 +62,7 @@ impl World {
         let id = LogId { database: DATABASE, timeline: 1 };
         let log = LogOptions {
             segment_bytes: 256 << 10,
-            ring_bytes: 2 << 20,
+            ring_bytes: if cfg!(feature = "shuttle") { 8 << 10 } else { 2 << 20 },
             limit_bytes: 64 << 20,
             ..LogOptions::default()
         };
@@ -73,7 +75,7 @@ impl World {
 
     /// Logs `ops` on a latched page and applies them.
     pub(crate) fn change(&self, page: &mut PageWrite<'_>, ops: &[PageOp<'_>]) -> Lsn {
-        let mut ticket = self.wal.admit(16 << 10, 0, &mut UndoReserve::default()).unwrap();
+        let mut ticket = self.wal.admit(1 << 10, 0, &mut UndoReserve::default()).unwrap();
         page.dirty_from(self.wal.tail());
         let mut changes = ChangesBuilder::default();
         changes.push(page.id(), page.page().lsn(), |out| ops.iter().for_each(|op| op.encode(out)));
@@ -132,7 +134,7 @@ pub(crate) fn pager_options(setup: &Setup) -> PagerOptions {
         database: DATABASE,
         growth_pages: 64,
         doublewrite_slots: 16,
-        pages_max: 1 << 12,
+        pages_max: PAGES_MAX,
         mutations: setup.pager,
     }
 }
