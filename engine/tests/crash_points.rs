@@ -39,7 +39,7 @@ fn splits() {
 
 #[test]
 fn aborts_with_steal() {
-    campaign("steal", 3, workload::steal);
+    campaign("steal", 1, workload::steal);
 }
 
 #[test]

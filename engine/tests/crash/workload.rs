@@ -109,7 +109,7 @@ pub fn splits(client: &mut Client) -> Result<()> {
 
 /// Transactions larger than the cache, half of them rolled back: losers' pages reach the disk.
 pub fn steal(client: &mut Client) -> Result<()> {
-    for round in 0..6_u64 {
+    for round in 0..4_u64 {
         client.transaction(|work| {
             let tree = work.tree("steal")?;
             for n in 0..90_u64 {
