@@ -15,12 +15,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use argali::disk::{Disk, Loss, SimDisk};
-use argali::{Db, Durability, Error, Options, Result, Silent, Standard, TornPages, Tree, Write};
+use argali::{
+    Db, Durability, Error, Mutations, Options, Result, Silent, Standard, TornPages, Tree, Write,
+};
 
 const ACCOUNTS: u64 = 60;
 const CLIENTS: u64 = 4;
 
 fn open(disk: &SimDisk, mode: TornPages) -> Db {
+    open_with(disk, mode, Mutations::default())
+}
+
+fn open_with(disk: &SimDisk, mode: TornPages, mutations: Mutations) -> Db {
     let options = Options::new()
         .page_size(4096)
         .cache_bytes(32 * 4096)
@@ -29,6 +35,7 @@ fn open(disk: &SimDisk, mode: TornPages) -> Db {
         .log_buffer_bytes(2 << 20)
         .pages_max(1 << 14)
         .torn_pages(mode)
+        .mutations(mutations)
         .checkpoint_policy(Arc::new(Standard { log_bytes: 64 << 10, ..Standard::default() }));
     options.open_on(Arc::new(disk.clone()) as Arc<dyn Disk>, &mut Silent).unwrap()
 }
@@ -123,9 +130,9 @@ fn reader(db: &Db, tree: &Tree, seen: &[AtomicU64]) {
     }
 }
 
-fn crash(seed: u64, mode: TornPages) {
+fn crash(seed: u64, mode: TornPages, mutations: &Mutations) {
     let disk = SimDisk::new(seed);
-    let db = open(&disk, mode);
+    let db = open_with(&disk, mode, mutations.clone());
     let tree = load(&db);
     let mut rng = fastrand::Rng::with_seed(seed);
     disk.stop_after(disk.io_count() + rng.u64(20..600));
@@ -163,9 +170,21 @@ fn power_cuts_under_concurrent_clients() {
     let (first, last) = range.split_once("..").expect("ARGALI_SEEDS=first..last");
     for seed in first.parse().unwrap()..last.parse().unwrap() {
         for mode in [TornPages::DoubleWrite, TornPages::FullPageImage] {
-            crash(seed, mode);
+            crash(seed, mode, &Mutations::default());
         }
     }
+}
+
+/// Shows that the reader above is worth having.
+#[test]
+fn readers_that_wait_for_nobody_are_noticed() {
+    let mut mutations = Mutations::default();
+    mutations.txn.release_locks_early_without_horizon = true;
+    let noticed = (0..60).any(|seed| {
+        let run = || crash(seed, TornPages::DoubleWrite, &mutations);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err()
+    });
+    assert!(noticed, "no read told what was lost");
 }
 
 /// Relaxed commits may be lost, but only the last ones, and never half.
