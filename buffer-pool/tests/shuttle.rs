@@ -10,18 +10,22 @@
 
 mod common;
 
-use argali_base::disk::SimDisk;
-use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering, thread};
-use argali_base::{Lsn, PageId};
-use argali_buffer_pool::{BufferPool, PageWrite, PoolOptions, Restart};
+use argali_base::disk::{Loss, OpenMode, SimDisk};
+use argali_base::sync::{Arc, Mutex, thread};
+use argali_base::{Disk, Lsn};
+use argali_buffer_pool::{PageWrite, PoolOptions, Restart};
 use argali_pager::PageOp;
 use common::{Setup, World, add_op, counter_in, page};
 
 const SCHEDULES: usize = 800;
 
 fn world(pages: u64) -> Arc<World> {
+    world_on(SimDisk::memory(), pages)
+}
+
+fn world_on(disk: SimDisk, pages: u64) -> Arc<World> {
     let setup = Setup {
-        disk: SimDisk::memory(),
+        disk,
         pool: PoolOptions { frames: 8, ..PoolOptions::default() },
         ..Setup::default()
     };
@@ -169,57 +173,62 @@ fn a_look_at_an_evicted_frame_is_never_validated() {
 }
 
 /// What the dirty page table owes a checkpoint: of every change logged before the call, either the page
-/// is durable in place, or its recLSN in the table is at or below the record.
+/// is durable in place, which a power cut shows, or its recLSN in the table is at or below the record.
 #[test]
 fn the_dirty_page_table_misses_nothing() {
-    static ROUNDS: u64 = 2;
     fn change(world: &World, logged: &Mutex<Vec<Lsn>>) {
-        for _ in 0..ROUNDS {
+        for _ in 0..3 {
             let mut latched = world.pool.write(page(0)).unwrap();
             let lsn = world.change(&mut latched, &[add_op(0, 1)]);
             logged.lock().push(lsn);
         }
     }
-    /// Writes back and syncs; the LSN known durable is published before the sync can end.
-    fn clean(pool: &BufferPool, durable: &AtomicU64) {
-        for _ in 0..ROUNDS {
-            pool.write_back(&[PageId::new(0)]).unwrap();
-            let mut buf = argali_pager::PageBuf::new(pool.pager().options().page_size);
-            pool.pager().read(PageId::new(0), &mut buf).unwrap();
-            // What is in place now will be durable when the sync below ends.
-            durable.fetch_max(buf.page().lsn().get(), Ordering::SeqCst);
-            pool.sync().unwrap();
+    fn clean(world: &World) {
+        for _ in 0..2 {
+            world.pool.write_back(&[page(0)]).unwrap();
+            world.pool.sync().unwrap();
+        }
+    }
+    fn check(world: &World, logged: &Mutex<Vec<Lsn>>) {
+        let before = logged.lock().clone();
+        let dirty = world.dirty();
+        let durable = durable_lsn(world);
+        for lsn in before.into_iter().filter(|lsn| *lsn > durable) {
+            assert!(
+                dirty.iter().any(|entry| entry.rec_lsn <= lsn),
+                "{lsn} is neither durable (up to {durable}) nor in {dirty:?}"
+            );
         }
     }
     let model = || {
-        let world = world(1);
+        let world = world_on(SimDisk::new(7), 1);
         let logged = Arc::new(Mutex::new(Vec::new()));
-        let durable = Arc::new(AtomicU64::new(0));
-        let writer = {
+        let spawn = |body: fn(&World, &Mutex<Vec<Lsn>>)| {
             let (world, logged) = (world.clone(), logged.clone());
-            thread::spawn("writer", move || change(&world, &logged)).unwrap()
+            thread::spawn("model", move || body(&world, &logged)).unwrap()
         };
-        let cleaner = {
-            let (world, durable) = (world.clone(), durable.clone());
-            thread::spawn("cleaner", move || clean(&world.pool, &durable)).unwrap()
-        };
-        for _ in 0..3 {
-            let before = logged.lock().clone();
-            let dirty = world.dirty();
-            let durable = Lsn::new(durable.load(Ordering::SeqCst));
-            for lsn in before.into_iter().filter(|lsn| *lsn > durable) {
-                assert!(
-                    dirty.iter().any(|entry| entry.rec_lsn <= lsn),
-                    "{lsn} is neither durable (up to {durable}) nor in {dirty:?}"
-                );
-            }
+        let threads =
+            [spawn(change), spawn(|world, _| clean(world)), spawn(|world, _| clean(world))];
+        for _ in 0..8 {
+            check(&world, &logged);
         }
-        writer.join().unwrap();
-        cleaner.join().unwrap();
-        assert_eq!(world.value(0, 0), ROUNDS);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        check(&world, &logged);
+        assert_eq!(world.value(0, 0), 3);
     };
     shuttle::check_random(model, SCHEDULES);
     shuttle::check_pct(model, SCHEDULES, 3);
+}
+
+/// The LSN page 0 has if power fails now.
+fn durable_lsn(world: &World) -> Lsn {
+    let cut = world.disk.power_cut(Loss::LoseAll);
+    let file = cut.open("data", OpenMode::ReadOnly).unwrap();
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, 16).unwrap();
+    Lsn::new(u64::from_le_bytes(bytes))
 }
 
 /// Write-backs of one page, eviction's and the checkpoint's, never pass each other.
