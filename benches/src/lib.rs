@@ -1,7 +1,7 @@
 //! What the benchmarks share: databases to measure, a raw file to measure against, paired slices.
 //!
 //! ```text
-//!  cargo bench -p argali-benches                         criterion, one file per hot path
+//!  cargo bench                                           criterion, one file per hot path
 //!  cargo run --release -p argali-benches --bin ratios    ratios against the plainest thing that could work
 //! ```
 //!
