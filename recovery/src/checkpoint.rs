@@ -33,10 +33,10 @@
 use std::time::Duration;
 
 use argali_base::sync::Mutex;
-use argali_base::{Lsn, Result, TxnId};
+use argali_base::{Error, Lsn, Result, TxnId};
 use argali_wal::{
-    ActiveTxn, Body, CheckpointTables, DirtyPage, Holder, RECORD_BYTES_MAX, Record, UndoReserve,
-    Wal,
+    ActiveTxn, Body, CheckpointTables, Control, DirtyPage, Holder, RECORD_BYTES_MAX, Record,
+    UndoReserve, Wal,
 };
 
 use crate::Parts;
@@ -172,7 +172,15 @@ impl Checkpointer {
         }
         // Everything in place is synced, so no copy is needed; the next open need not look at any.
         self.parts.pool.pager().clear_doublewrite()?;
-        self.parts.control.update(|control| control.clean_end = Some(report.end))
+        self.update_control(|control| control.clean_end = Some(report.end))
+    }
+
+    /// A failed sync of the control file is a failed sync: nothing is promised any more.
+    fn update_control(&self, change: impl FnOnce(&mut Control)) -> Result<()> {
+        self.parts.control.update(change).map_err(|error| match error {
+            Error::Io { op: "sync", .. } => self.parts.wal.health().poison(error),
+            error => error,
+        })
     }
 
     /// Step 1. A page somebody is changing is passed over; it stays in the table.
@@ -197,6 +205,7 @@ impl Checkpointer {
     /// Steps 3 to 6.
     fn log_tables(&self, turn: &mut Turn) -> Result<CheckpointReport> {
         let Parts { wal, pool, txns, mutations, .. } = &self.parts;
+        pool.begin_image_epoch(); // means something only to a pool that a test has broken
         let durable = wal.durable().end();
         let begin = append(wal, &outside(Body::CheckpointBegin { durable }), 0)?; // C2
         pool.dirty_pages(&mut turn.dirty);
@@ -232,7 +241,7 @@ impl Checkpointer {
 
     /// Steps 7 and 8.
     fn move_master(&self, report: &mut CheckpointReport, turn: &Turn) -> Result<()> {
-        let Parts { control, wal, pool, txns, mutations, .. } = &self.parts;
+        let Parts { wal, pool, txns, mutations, .. } = &self.parts;
         let mut holders = vec![Holder { what: "redo point".into(), lsn: report.redo }];
         let oldest = turn.active.iter().min_by_key(|txn| txn.first);
         holders.extend(
@@ -247,7 +256,7 @@ impl Checkpointer {
         }
         let log_first = holders.iter().map(|holder| holder.lsn).min().unwrap_or(report.begin);
         let (next_txn, pages) = (txns.next_txn(), pool.pager().pages());
-        control.update(|control| {
+        self.update_control(|control| {
             control.checkpoint = report.begin;
             control.checkpoint_end = report.end;
             control.log_first = log_first;

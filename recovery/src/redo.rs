@@ -128,7 +128,9 @@ impl<'a, O: RecoveryObserver> Redo<'a, O> {
             return Err(self.lost_write(&page, lsn, change.page_prev)); // R2
         }
         page.dirty_from(rec_lsn); // R3
-        page.apply(&ops, lsn);
+        page.apply_in_redo(&ops, lsn).map_err(|why| {
+            corrupt(lsn, format!("the record cannot be applied to {}: {why}", change.page))
+        })?;
         Ok(RedoDecision::Applied)
     }
 
