@@ -4,7 +4,6 @@
 //! back wrong. What "wrong" means is the oracle's business: a commit is missing, a loser's work is there,
 //! half a transaction is, restart refuses a disk that is in order, or an assertion speaks first. The
 //! same lives with nothing broken go well; `crash_points.rs` shows that.
-#![allow(clippy::unwrap_used)] // a test that cannot go on should panic
 
 mod harness;
 

@@ -242,7 +242,7 @@ impl Dig<'_> {
         }
         let state = self.recover(&disk, candidates)?;
         let exactly = std::slice::from_ref(&state);
-        self.recover(&disk.power_cut(Loss::LoseAll), exactly).map_err(|what| again(&what))?;
+        self.recover(&disk.power_cut(Loss::LoseAll), exactly).map_err(|e| again(&e))?;
         if depth <= 1 {
             return Ok(());
         }
@@ -265,7 +265,7 @@ impl Dig<'_> {
         disk.record_history();
         let state = self.recover(&disk, candidates)?;
         let exactly = std::slice::from_ref(&state);
-        self.recover(&disk.power_cut(Loss::LoseAll), exactly).map_err(|what| again(&what))?;
+        self.recover(&disk.power_cut(Loss::LoseAll), exactly).map_err(|e| again(&e))?;
         let calls = disk.io_count();
         for call in (0..calls).step_by(self.plan.stride) {
             let cut = disk.at(call as usize).expect("history is on");

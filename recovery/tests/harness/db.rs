@@ -75,7 +75,7 @@ impl Config {
 
     fn pager(&self) -> PagerOptions {
         PagerOptions {
-            page_size: PageSize::new(4096).unwrap(),
+            page_size: PageSize::new(4096).expect("a power of two"),
             torn_pages: self.torn_pages,
             database: DATABASE,
             growth_pages: 4,
