@@ -102,7 +102,7 @@ pub(crate) fn create(options: Options, disk: &Arc<dyn Disk>) -> Result<Engine> {
 
     let stack = Stack { options, control, wal, pager, pool, txns, space, health };
     stack.register_undo();
-    let engine = stack.into_engine(Report::default(), false);
+    let engine = Engine::new(stack, Report::default(), false);
     engine.checkpointer.checkpoint(Flush::Everything)?;
     engine.control.publish()?;
     Ok(engine)

@@ -11,17 +11,14 @@
 //! database alive, or it would never shut down. Nothing else in the workspace names both access methods
 //! and recovery: the parts meet here and only here.
 
+use std::ops::Deref;
 use std::time::Duration;
 
-use argali_access::Space;
 use argali_base::disk::DiskLock;
 use argali_base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Clock, Mutex, Ordering, thread};
-use argali_base::{Error, Health, Lsn, Result};
-use argali_buffer_pool::BufferPool;
-use argali_pager::Pager;
+use argali_base::{Error, Lsn, Result};
 use argali_recovery::{CheckpointPolicy, CheckpointReport, Checkpointer, Flush, Report};
-use argali_txn::{Isolation, TxnManager, TxnOptions};
-use argali_wal::{ControlFile, Wal};
+use argali_txn::{Isolation, TxnOptions};
 
 use crate::background::Background;
 use crate::catalog::Catalog;
@@ -49,19 +46,12 @@ pub(crate) struct Shared {
     _directory: Option<tempfile::TempDir>,
 }
 
-/// The parts of one open database.
+/// The layers of one database, recovered and at work; derefs to them.
 pub(crate) struct Engine {
-    pub(crate) options: Options,
-    pub(crate) control: Arc<ControlFile>,
-    pub(crate) wal: Arc<Wal>,
-    pub(crate) pager: Arc<Pager>,
-    pub(crate) pool: Arc<BufferPool>,
-    pub(crate) txns: Arc<TxnManager>,
-    pub(crate) space: Arc<Space>,
+    stack: Stack,
     pub(crate) catalog: Catalog,
     pub(crate) checkpointer: Checkpointer,
     pub(crate) policy: Arc<dyn CheckpointPolicy>,
-    pub(crate) health: Health,
     pub(crate) report: Report,
     pub(crate) read_only: bool,
     pub(crate) clock: Clock,
@@ -86,33 +76,26 @@ impl Counters {
     }
 }
 
-/// What [`Engine::new`] puts together.
-pub(crate) struct Assembly {
-    pub(crate) stack: Stack,
-    pub(crate) checkpointer: Checkpointer,
-    pub(crate) clock: Clock,
-    pub(crate) report: Report,
-    pub(crate) read_only: bool,
+impl Deref for Engine {
+    type Target = Stack;
+    fn deref(&self) -> &Stack {
+        &self.stack
+    }
 }
 
 impl Engine {
-    pub(crate) fn new(parts: Assembly) -> Self {
-        let Stack { options, control, wal, pager, pool, txns, space, health } = parts.stack;
+    pub(crate) fn new(stack: Stack, report: Report, read_only: bool) -> Self {
+        // Without threads a run must not depend on the wall clock; see `background`.
+        let threads = stack.options.background_threads;
+        let clock = if threads { Clock::system() } else { Clock::manual() };
         Self {
-            catalog: Catalog::open(&space),
-            policy: options.policy_or_default(),
-            options,
-            control,
-            wal,
-            pager,
-            pool,
-            txns,
-            space,
-            checkpointer: parts.checkpointer,
-            health,
-            report: parts.report,
-            read_only: parts.read_only,
-            clock: parts.clock,
+            catalog: Catalog::open(&stack.space),
+            checkpointer: Checkpointer::new(stack.parts(clock.clone())),
+            policy: stack.options.policy_or_default(),
+            stack,
+            report,
+            read_only,
+            clock,
             counters: Counters::default(),
             relief: Mutex::new(()),
         }

@@ -22,12 +22,12 @@ use argali_base::sync::{Arc, Clock};
 use argali_base::{Disk, Error, Health, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
-use argali_recovery::{Checkpointer, Parts, RecoveryObserver, Report, Silent, restart};
+use argali_recovery::{Parts, RecoveryObserver, Report, Silent, restart};
 use argali_txn::{TxnManager, UndoHandlers};
 use argali_wal::{Control, ControlFile, Wal};
 
 use crate::create::{Found, create, look};
-use crate::db::{Assembly, Db, Engine, Shared};
+use crate::db::{Db, Engine, Shared};
 use crate::options::Options;
 
 const LOCK: &str = "lock";
@@ -153,7 +153,7 @@ enum Access {
     ReadWrite,
 }
 
-/// The layers of one database, opened but not yet recovered.
+/// The layers of one database; opened, but not yet recovered unless an [`Engine`] holds them.
 pub(crate) struct Stack {
     pub(crate) options: Options,
     pub(crate) control: Arc<ControlFile>,
@@ -215,20 +215,20 @@ impl Stack {
         } else {
             restart(&self.parts(Clock::system()), observer)?
         };
-        let engine = self.into_engine(report, false);
+        let engine = Engine::new(self, report, false);
         engine.catalog.resume_frees(&engine.txns)?;
         Ok(engine)
     }
 
     fn read_only(self) -> Result<Engine> {
         if self.is_clean() {
-            Ok(self.into_engine(Report::default(), true))
+            Ok(Engine::new(self, Report::default(), true))
         } else {
             Err(Error::NeedsRecovery)
         }
     }
 
-    fn parts(&self, clock: Clock) -> Parts {
+    pub(crate) fn parts(&self, clock: Clock) -> Parts {
         Parts {
             control: Arc::clone(&self.control),
             wal: Arc::clone(&self.wal),
@@ -237,14 +237,6 @@ impl Stack {
             clock,
             mutations: self.options.mutations.recovery,
         }
-    }
-
-    pub(crate) fn into_engine(self, report: Report, read_only: bool) -> Engine {
-        // Without threads a run must not depend on the wall clock; see `background`.
-        let threads = self.options.background_threads;
-        let clock = if threads { Clock::system() } else { Clock::manual() };
-        let checkpointer = Checkpointer::new(self.parts(clock.clone()));
-        Engine::new(Assembly { stack: self, checkpointer, clock, report, read_only })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Read-only transactions: the reading half of [`crate::Write`], without a log record.
+//! Read-only transactions, and with them the reading half of [`crate::Write`], which derefs to [`Read`]:
+//! what a transaction may see does not depend on whether it also writes.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -22,7 +23,15 @@ impl Read {
         Self { session }
     }
 
-    /// Its number, as lock errors show it.
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn into_session(self) -> Session {
+        self.session
+    }
+
+    /// Its number, as log records and lock errors show it.
     pub fn id(&self) -> TxnId {
         self.session.id()
     }
@@ -59,7 +68,7 @@ impl Read {
         })
     }
 
-    /// The entries of `range` in key order. Holds no latch between items.
+    /// The entries of `range` in key order. Holds no latch between items: writing while scanning is fine.
     pub fn scan<K: AsRef<[u8]>>(
         &self,
         tree: &Tree,

@@ -29,7 +29,7 @@ pub struct Savepoint<'w> {
 
 impl<'w> Savepoint<'w> {
     pub(crate) fn new(write: &'w mut Write) -> Result<Self> {
-        let mark = Some(write.session.mark()?);
+        let mark = Some(write.session().mark()?);
         Ok(Self { write, mark })
     }
 
@@ -44,7 +44,7 @@ impl<'w> Savepoint<'w> {
     }
 
     fn roll_back(&mut self) -> Result<()> {
-        self.mark.take().map_or(Ok(()), |mark| self.write.session.rollback_to(&mark))
+        self.mark.take().map_or(Ok(()), |mark| self.write.session().rollback_to(&mark))
     }
 }
 

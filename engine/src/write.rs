@@ -4,13 +4,13 @@
 //! scan holds nothing between its items. What changes the shape of the transaction (trees, savepoints)
 //! takes `&mut self`, so that the borrow checker keeps savepoints nested.
 
-use std::ops::RangeBounds;
+use std::ops::Deref;
 
-use argali_base::{Lsn, Result, TxnId};
+use argali_base::{Lsn, Result};
 use argali_txn::Durability;
 
+use crate::read::Read;
 use crate::savepoint::Savepoint;
-use crate::scan::{Scan, prefix_end};
 use crate::session::Session;
 use crate::tree::Tree;
 
@@ -18,35 +18,43 @@ use crate::tree::Tree;
 ///
 /// After an error that no further call can make good (a lost deadlock, a timeout, a failed read) it can
 /// only be aborted: every other call answers [`Error::TxnFailed`](crate::Error::TxnFailed).
+///
+/// Derefs to [`Read`]: whatever only reads takes a `&Read` and works in both.
 pub struct Write {
-    pub(crate) session: Session,
+    read: Read,
+}
+
+impl Deref for Write {
+    type Target = Read;
+    fn deref(&self) -> &Read {
+        &self.read
+    }
 }
 
 impl Write {
     pub(crate) fn new(session: Session) -> Self {
-        Self { session }
+        Self { read: Read::new(session) }
     }
 
-    /// Its number, as log records and lock errors show it.
-    pub fn id(&self) -> TxnId {
-        self.session.id()
+    pub(crate) fn session(&self) -> &Session {
+        self.read.session()
     }
 
     /// Opens tree `name`, or creates it; an abort undoes the creation.
     /// [`Error::TooLarge`](crate::Error::TooLarge) beyond [`crate::NAME_BYTES_MAX`] bytes, [`Error::Invalid`](crate::Error::Invalid) when empty.
     pub fn tree(&mut self, name: &str) -> Result<Tree> {
-        let engine = &self.session.shared().engine;
+        let engine = &self.session().shared().engine;
         if let Some(tree) = self.open_existing(name)? {
             return Ok(tree);
         }
-        self.session
+        self.session()
             .change_catalog(|txn, ddl| engine.catalog.find_or_create(&engine.txns, txn, name, ddl))
     }
 
     /// Opens without the write locks of a creation, if `name` seems to exist.
     fn open_existing(&self, name: &str) -> Result<Option<Tree>> {
-        let engine = &self.session.shared().engine;
-        self.session.run(|txn| {
+        let engine = &self.session().shared().engine;
+        self.session().run(|txn| {
             if engine.catalog.peek(&engine.txns, name)? {
                 engine.catalog.find(txn, name)
             } else {
@@ -55,37 +63,17 @@ impl Write {
         })
     }
 
-    /// Opens tree `name` if it exists.
-    pub fn open_tree(&mut self, name: &str) -> Result<Option<Tree>> {
-        let engine = &self.session.shared().engine;
-        self.session.run(|txn| engine.catalog.find(txn, name))
-    }
-
     /// Drops tree `name`. Other transactions that use it are waited for; the pages are freed after the
     /// commit, in the background. [`Error::NotFound`](crate::Error::NotFound) when there is no such tree.
     pub fn drop_tree(&mut self, name: &str) -> Result<()> {
-        let engine = &self.session.shared().engine;
-        self.session.change_catalog(|txn, ddl| engine.catalog.remove(txn, name, ddl))
+        let engine = &self.session().shared().engine;
+        self.session().change_catalog(|txn, ddl| engine.catalog.remove(txn, name, ddl))
     }
 
-    /// Names of all trees, sorted.
-    pub fn trees(&mut self) -> Result<Vec<String>> {
-        let engine = &self.session.shared().engine;
-        self.session.run(|txn| engine.catalog.names(txn))
-    }
-
-    /// The value under `key`.
-    pub fn get(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        self.session.read_tree(tree, |txn, btree| {
-            let mut value = Vec::new();
-            Ok(btree.get(txn, key.as_ref(), &mut value)?.then_some(value))
-        })
-    }
-
-    /// As [`Write::get`], but locks the key for writing at once. Whoever reads in order to write should
+    /// As [`Read::get`], but locks the key for writing at once. Whoever reads in order to write should
     /// read with this: two readers who both want to write next can only deadlock.
     pub fn get_for_update(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        self.session.write_tree(tree, |txn, btree| {
+        self.session().write_tree(tree, |txn, btree| {
             let mut value = Vec::new();
             Ok(btree.get_for_update(txn, key.as_ref(), &mut value)?.then_some(value))
         })
@@ -99,7 +87,7 @@ impl Write {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<Option<Vec<u8>>> {
-        self.session.write_tree(tree, |txn, btree| btree.put(txn, key.as_ref(), value.as_ref()))
+        self.session().write_tree(tree, |txn, btree| btree.put(txn, key.as_ref(), value.as_ref()))
     }
 
     /// Sets `key` to `value` unless the key exists; returns whether it did so.
@@ -109,35 +97,13 @@ impl Write {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<bool> {
-        self.session
+        self.session()
             .write_tree(tree, |txn, btree| btree.insert_new(txn, key.as_ref(), value.as_ref()))
     }
 
     /// Removes `key`; returns its value.
     pub fn delete(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        self.session.write_tree(tree, |txn, btree| btree.delete(txn, key.as_ref()))
-    }
-
-    /// The entries of `range` in key order. Holds no latch between items; `put` while scanning is fine.
-    pub fn scan<K: AsRef<[u8]>>(
-        &self,
-        tree: &Tree,
-        range: impl RangeBounds<K>,
-    ) -> Result<Scan<'_>> {
-        Scan::new(&self.session, tree, range.start_bound(), range.end_bound())
-    }
-
-    /// All entries in key order.
-    pub fn scan_all(&self, tree: &Tree) -> Result<Scan<'_>> {
-        self.scan::<&[u8]>(tree, ..)
-    }
-
-    /// The entries whose keys begin with `prefix`, in key order.
-    pub fn scan_prefix(&self, tree: &Tree, prefix: impl AsRef<[u8]>) -> Result<Scan<'_>> {
-        let prefix = prefix.as_ref();
-        let end = prefix_end(prefix);
-        let to = end.as_deref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        Scan::new(&self.session, tree, std::ops::Bound::Included(&prefix), to.as_ref())
+        self.session().write_tree(tree, |txn, btree| btree.delete(txn, key.as_ref()))
     }
 
     /// Marks a point to return to. The result derefs to `Write`; dropping it rolls back to that point.
@@ -147,17 +113,17 @@ impl Write {
 
     /// Commits with the default durability. The LSN is that of the commit record.
     pub fn commit(self) -> Result<Lsn> {
-        let durability = self.session.shared().engine.options.durability;
+        let durability = self.session().shared().engine.options.durability;
         self.commit_with(durability)
     }
 
     /// Commits. After an error other than [`Error::CommitUnknown`](crate::Error::CommitUnknown) the transaction was aborted.
     pub fn commit_with(self, durability: Durability) -> Result<Lsn> {
-        self.session.commit(durability)
+        self.read.into_session().commit(durability)
     }
 
     /// Takes everything back, as dropping does, but reports errors.
     pub fn abort(self) -> Result<()> {
-        self.session.abort()
+        self.read.into_session().abort()
     }
 }

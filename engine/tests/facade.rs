@@ -1,40 +1,14 @@
 //! What the handles promise: trees, savepoints, scans, limits, errors, openings.
 #![allow(clippy::unwrap_used)] // a test that cannot go on should panic
 
-use std::sync::Arc;
+mod common;
+
 use std::time::Duration;
 
-use argali::disk::{Disk, SimDisk};
-use argali::{
-    Db, Durability, Error, Flush, Isolation, NAME_BYTES_MAX, Options, Result, Silent, Tree,
-};
+use argali::disk::SimDisk;
+use argali::{Db, Durability, Error, Flush, Isolation, NAME_BYTES_MAX, Result, Tree};
 
-fn memory() -> Db {
-    options().in_memory().unwrap()
-}
-
-fn options() -> Options {
-    let options = Options::new().segment_bytes(256 << 10).lock_timeout(Duration::from_millis(200));
-    options.background_threads(false)
-}
-
-fn on(disk: &SimDisk) -> Result<Db> {
-    options().open_on(Arc::new(disk.clone()) as Arc<dyn Disk>, &mut Silent)
-}
-
-fn fill(db: &Db, name: &str, rows: u32) -> Tree {
-    db.update(|tx| {
-        let tree = tx.tree(name)?;
-        (0..rows).try_for_each(|n| tx.put(&tree, n.to_be_bytes(), "v".repeat(50)).map(|_| ()))?;
-        Ok(tree)
-    })
-    .unwrap()
-}
-
-fn assert_sound(db: &Db) {
-    let seen = db.verify().unwrap();
-    assert!(seen.is_sound(), "{:#?}", seen.faults);
-}
+use common::*;
 
 #[test]
 fn handles_are_send_sync_and_static() {
@@ -69,14 +43,6 @@ fn creation_of_a_tree_is_undone_by_abort() {
     settle(&db);
     assert_eq!(db.stats().unwrap().pages_in_use, before, "pages leaked");
     assert_sound(&db);
-}
-
-/// Lets background steps free what is to be freed.
-fn settle(db: &Db) {
-    for _ in 0..100 {
-        drop(db.read().unwrap());
-    }
-    assert_eq!(db.stats().unwrap().trees_to_free, 0);
 }
 
 #[test]

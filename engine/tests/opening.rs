@@ -1,38 +1,15 @@
 //! Opening and closing: who may, what is made, what is left, what is recovered.
 #![allow(clippy::unwrap_used)] // a test that cannot go on should panic
 
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use argali::disk::{Disk, OpenMode, SimDisk};
-use argali::{Db, Error, Flush, Options, Result, Silent, Tree};
+use argali::{Error, Flush, Options, Silent};
 
-fn memory() -> Db {
-    options().in_memory().unwrap()
-}
-
-fn options() -> Options {
-    let options = Options::new().segment_bytes(256 << 10).lock_timeout(Duration::from_millis(200));
-    options.background_threads(false)
-}
-
-fn on(disk: &SimDisk) -> Result<Db> {
-    options().open_on(Arc::new(disk.clone()) as Arc<dyn Disk>, &mut Silent)
-}
-
-fn fill(db: &Db, name: &str, rows: u32) -> Tree {
-    db.update(|tx| {
-        let tree = tx.tree(name)?;
-        (0..rows).try_for_each(|n| tx.put(&tree, n.to_be_bytes(), "v".repeat(50)).map(|_| ()))?;
-        Ok(tree)
-    })
-    .unwrap()
-}
-
-fn assert_sound(db: &Db) {
-    let seen = db.verify().unwrap();
-    assert!(seen.is_sound(), "{:#?}", seen.faults);
-}
+use common::*;
 
 #[test]
 fn a_second_open_names_the_holder() {
