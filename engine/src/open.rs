@@ -26,7 +26,7 @@ use argali_recovery::{Parts, RecoveryObserver, Report, Silent, restart};
 use argali_txn::{TxnManager, UndoHandlers};
 use argali_wal::{Control, ControlFile, Wal};
 
-use crate::create::{Found, create, look};
+use crate::create::{DATA, DOUBLEWRITE, Found, create, look};
 use crate::db::{Db, Engine, Shared};
 use crate::options::Options;
 
@@ -47,8 +47,8 @@ impl Options {
     ) -> Result<Db> {
         self.validate()?;
         let path = path.as_ref();
-        let disk = if self.create { OsDisk::create(path) } else { OsDisk::open(path) };
-        self.open_on(Arc::new(disk.map_err(|e| at_path(path, e))?), observer)
+        let disk = self.directory(path, self.create)?;
+        self.open_on(disk, observer)
     }
 
     /// As [`Options::open_observed`], on any disk: a simulated one, a failing one.
@@ -72,8 +72,7 @@ impl Options {
             .tempdir()
             .map_err(|e| Error::io("create", "temporary directory", e))?;
         let path = directory.path().to_owned();
-        let disk = OsDisk::create(&path).map_err(|e| at_path(&path, e))?;
-        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let disk = self.directory(&path, true)?;
         self.open_in(&disk, &mut Silent, Some(directory))
     }
 
@@ -81,7 +80,8 @@ impl Options {
     /// cleanly.
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Db> {
         let path = path.as_ref();
-        self.open_read_only_on(Arc::new(OsDisk::open(path).map_err(|e| at_path(path, e))?))
+        let disk = self.directory(path, false)?;
+        self.open_read_only_on(disk)
     }
 
     /// As [`Options::open_read_only`], on any disk.
@@ -94,6 +94,13 @@ impl Options {
         let lock = disk.lock_shared(LOCK).map_err(in_use)?;
         let engine = Stack::open(self, &disk, Access::ReadOnly)?.read_only()?;
         Ok(Db(Arc::new(Shared::new(engine, lock, None)?)))
+    }
+
+    fn directory(&self, path: &Path, create: bool) -> Result<Arc<dyn Disk>> {
+        let disk = if create { OsDisk::create(path) } else { OsDisk::open(path) };
+        let disk = disk.map_err(|e| at_path(path, e))?;
+        let direct: &[&str] = if self.direct_io { &[DATA, DOUBLEWRITE] } else { &[] };
+        Ok(Arc::new(disk.with_direct_io(direct)))
     }
 
     fn open_in<O: RecoveryObserver>(

@@ -63,6 +63,7 @@ pub struct Options {
     pub(crate) torn_pages: TornPages,
     pub(crate) segment_bytes: u64,
     pub(crate) create: bool,
+    pub(crate) direct_io: bool,
     pub(crate) cache_bytes: usize,
     pub(crate) log_limit_bytes: u64,
     pub(crate) log_buffer_bytes: usize,
@@ -91,6 +92,7 @@ impl Options {
             torn_pages: TornPages::default(),
             segment_bytes: 16 << 20,
             create: true,
+            direct_io: false,
             cache_bytes: 64 << 20,
             log_limit_bytes: 1 << 30,
             log_buffer_bytes: 4 << 20,
@@ -134,6 +136,16 @@ impl Options {
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether pages bypass the operating system's cache (`O_DIRECT`). Default false. With it the page
+    /// cache is the only copy in memory, and how fast pages are read and written is the device's own
+    /// speed. The log does not: its syncs are what its writes wait for. Opening fails with an
+    /// [`Error::Io`] that says so where the file system cannot do it.
+    #[must_use]
+    pub fn direct_io(mut self, direct: bool) -> Self {
+        self.direct_io = direct;
         self
     }
 
@@ -296,6 +308,7 @@ impl std::fmt::Debug for Options {
             .field("page_size", &self.page_size)
             .field("torn_pages", &self.torn_pages)
             .field("segment_bytes", &self.segment_bytes)
+            .field("direct_io", &self.direct_io)
             .field("cache_bytes", &self.cache_bytes)
             .field("log_limit_bytes", &self.log_limit_bytes)
             .field("background_threads", &self.background_threads)

@@ -199,3 +199,26 @@ fn temporary_databases_leave_nothing() {
     assert_sound(&db);
     db.close().unwrap();
 }
+
+#[test]
+fn direct_io_works_or_says_why_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let direct = || options().cache_bytes(16 * 8192).direct_io(true);
+    let db = match direct().open(&path) {
+        Ok(db) => db,
+        Err(error) => {
+            assert!(error.to_string().contains("refuses direct I/O"), "{error}");
+            return;
+        }
+    };
+    let tree = fill(&db, "t", 5000);
+    db.update(|tx| tx.put(&tree, 7_u32.to_be_bytes(), "changed")).unwrap();
+    assert_sound(&db);
+    db.close().unwrap();
+    let db = direct().open_read_only(&path).unwrap();
+    let read = db.read().unwrap();
+    let tree = read.open_tree("t").unwrap().unwrap();
+    assert_eq!(read.scan_all(&tree).unwrap().count(), 5000);
+    assert_eq!(read.get(&tree, 7_u32.to_be_bytes()).unwrap(), Some(b"changed".to_vec()));
+}
