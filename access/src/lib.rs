@@ -13,6 +13,7 @@
 //! 3. What it logs as `Undo::Logical` it can take back by meaning, wherever other transactions moved
 //!    the row: without a lock, without a split, without new pages ([`register_undo`]).
 //! 4. Bytes it reads are input: nonsense that stays nonsense is `Corrupt`, never a panic or a loop.
+//! 5. It can be checked: its `verify` tells a [`Survey`] every page it consists of and every fault.
 //!
 //! Left out: merging of half-empty nodes (a leaf keeps its last ghost and its place; only whole trees
 //! are freed) and heaps (rows without a key can use a counter as key).
@@ -20,12 +21,14 @@
 mod btree;
 mod fault;
 mod space;
+mod survey;
 
 use argali_base::sync::Arc;
 use argali_txn::{Owner, UndoHandlers};
 
 pub use btree::{BTree, Entry, Old, TreeStats};
 pub use space::Space;
+pub use survey::{Finding, Survey};
 
 /// Owner number of B+tree undo.
 pub const TREE_OWNER: Owner = Owner(1);

@@ -23,10 +23,11 @@
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Lsn, PageId, Result};
 use argali_buffer_pool::{BufferPool, PageRead, PageWrite};
-use argali_pager::{HEADER_BYTES, MapLayout, PageKind, PageOp, PageRef};
+use argali_pager::{HEADER_BYTES, MapLayout, PageBuf, PageKind, PageOp, PageRef};
 use argali_txn::{Edit, Txn, TxnManager, Undo};
 use std::sync::Weak;
 
+use crate::Survey;
 use crate::fault::corrupt;
 
 /// First map page.
@@ -111,15 +112,58 @@ impl Space {
         Ok(used)
     }
 
-    /// Calls `visit` with every page whose bit is set, in ascending order. One map page is latched
-    /// meanwhile: `visit` must not change the tree.
-    pub fn for_each_used(&self, visit: &mut dyn FnMut(PageId)) -> Result<()> {
-        let span = self.layout.span() as u32;
-        self.for_each_map(&mut |id, map| {
-            (0..span)
-                .filter(|&bit| MapLayout::is_set(map, bit))
-                .for_each(|bit| visit(PageId::new(id.get() + u64::from(bit))));
-        })
+    /// Holds every claim of `survey` against its bit in the maps: a page is marked used if and only if
+    /// somebody owns it. Claims the map pages itself, and calls `visit` with every page that is used by
+    /// either account, in ascending order. Everybody else's claims come first; writers must be kept out.
+    ///
+    /// # Errors
+    /// What keeps map pages from being read at all; damage is reported to `survey`.
+    pub fn verify(&self, survey: &mut Survey, visit: &mut dyn FnMut(PageId)) -> Result<()> {
+        survey.of("allocation map");
+        let mut next = Some(FIRST_MAP);
+        while let Some(id) = next {
+            survey.claim(id);
+            let map = survey.read(id)?.filter(|map| {
+                let sound = map.page().kind() == Some(PageKind::Map);
+                if !sound {
+                    survey.fault(id, "is not an allocation map page");
+                }
+                sound
+            });
+            let map = map.as_ref().map(PageBuf::page);
+            self.compare(survey, id, map, visit)?;
+            // A damaged map says nothing about its pages, but the next one stands where it must.
+            let beyond = PageId::new(id.get() + self.layout.span());
+            let beyond = (beyond.get() < self.pool.pager().pages()).then_some(beyond);
+            let link = map.map(|map| self.next_map(id, map)).transpose();
+            next = survey.keep(link)?.flatten().unwrap_or(beyond);
+        }
+        Ok(())
+    }
+
+    /// Compares owners and bits of the pages under map page `id`; `None` = no bits are known.
+    fn compare(
+        &self,
+        survey: &mut Survey,
+        id: PageId,
+        map: Option<PageRef<'_>>,
+        visit: &mut dyn FnMut(PageId),
+    ) -> Result<()> {
+        for bit in 0..self.layout.span() as u32 {
+            let page = PageId::new(id.get() + u64::from(bit));
+            let used = map.map(|map| MapLayout::is_set(map, bit));
+            match (used, survey.owner(page)) {
+                (Some(true), None) => leaked(survey, page)?,
+                (Some(false), Some(owner)) => {
+                    let what = format!("is marked free, but belongs to {owner}");
+                    survey.fault(page, what);
+                }
+                (None | Some(false), None) => continue,
+                (None | Some(true), Some(_)) => {}
+            }
+            visit(page);
+        }
+        Ok(())
     }
 
     fn for_each_map(&self, visit: &mut dyn FnMut(PageId, PageRef<'_>)) -> Result<()> {
@@ -269,6 +313,19 @@ impl Drop for Reserved<'_> {
         let mut state = self.space.state.lock();
         state.reserved.retain(|id| !self.ids[..self.count].contains(id));
     }
+}
+
+/// Reports a page that is marked used without an owner, with what the page says about itself.
+fn leaked(survey: &mut Survey, page: PageId) -> Result<()> {
+    let claims = survey.read(page)?.map(|copy| {
+        let (kind, owner) = (copy.page().kind(), copy.page().owner());
+        kind.map_or_else(String::new, |kind| format!(": a {kind:?} page of p{owner}, it says"))
+    });
+    survey.fault(
+        page,
+        format_args!("is marked used, but belongs to nothing{}", claims.unwrap_or_default()),
+    );
+    Ok(())
 }
 
 const FORMAT_MAP: PageOp<'static> = PageOp::Format { kind: PageKind::Map, level: 0, owner: 0 };

@@ -6,7 +6,7 @@ mod common;
 
 use std::ops::Bound::Unbounded;
 
-use argali_access::{BTree, Entry};
+use argali_access::{BTree, Entry, Finding, Survey};
 use argali_base::{Error, PageId};
 use argali_pager::{PageKind, PageOp};
 use argali_txn::{Durability, Edit, Undo};
@@ -89,11 +89,9 @@ impl Victim {
     }
 
     fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
-        let mut once = |page| assert!(seen.insert(page), "{page} reported twice");
-        self.tree.verify(&mut once, &mut faults).unwrap();
-        faults
+        let mut survey = Survey::new(&self.world.pool);
+        self.tree.verify(survey.of("tree")).unwrap();
+        survey.into_findings().iter().map(Finding::to_string).collect()
     }
 
     /// Does the damage; it must be reported, and met by somebody unless it is `quiet`.
@@ -195,7 +193,7 @@ fn cells_that_are_none() {
 #[test]
 fn all_faults_are_listed_not_the_first() {
     let victim = Victim::new();
-    victim.damage(victim.leaves[0], &[PageOp::SetLink { link: 3 }]);
+    victim.damage(victim.leaves[0], &[PageOp::SetLink { link: 300 }]);
     let cell = [0, 1, 0, 0, 0, b'a'];
     victim.damage(victim.leaves[1], &[PageOp::Insert { slot: 3, head: 7, cell: &cell }]);
     victim.damage(victim.leaves[2], &[PageOp::Format { kind: PageKind::Leaf, level: 0, owner: 9 }]);

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::thread;
 
-use argali_access::{BTree, Space};
+use argali_access::{BTree, Space, Survey};
 use argali_base::{Lsn, PageId};
 use argali_pager::{MapLayout, PageOp};
 use argali_txn::{Durability, Edit, Undo};
@@ -134,7 +134,8 @@ fn a_full_map_page_is_followed_by_another() {
         assert_eq!(space.pages_in_use().unwrap(), before + map + 1);
     }
     let mut last = None;
-    world.space.for_each_used(&mut |page| last = Some(page)).unwrap();
+    let mut survey = Survey::new(&world.pool);
+    world.space.verify(&mut survey, &mut |page| last = Some(page)).unwrap();
     assert_eq!(last, Some(PageId::new(span + 2)));
     // A split takes its pages there, too.
     let tree = world.tree();
@@ -143,9 +144,10 @@ fn a_full_map_page_is_followed_by_another() {
         tree.put(&mut txn, &key(n), &[1; 500]).unwrap();
     }
     txn.commit(Durability::Sync).unwrap();
-    let mut faults = Vec::new();
-    let stats = tree.verify(&mut |page| assert!(page.get() > span), &mut faults).unwrap();
-    assert_eq!((stats.rows, faults.len()), (100, 0));
+    let mut survey = Survey::new(&world.pool);
+    assert_eq!(tree.verify(&mut survey).unwrap().rows, 100);
+    assert!((0..=span).all(|page| survey.owner(PageId::new(page)).is_none()));
+    assert_eq!(survey.into_findings(), []);
 }
 
 #[test]

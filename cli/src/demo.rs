@@ -145,11 +145,11 @@ fn crash_and_prove(settings: &Settings) -> anyhow::Result<Outcome> {
     let seen = crate::inspect::verified(db.verify())?;
     claims.push(Claim {
         name: "structures_sound",
-        text: match seen.faults.first() {
+        text: match seen.findings.first() {
             None => format!("{} pages checked: all sound", output::grouped(seen.pages)),
-            Some(first) => format!("{} FAULTS in the structures: {first}", seen.faults.len()),
+            Some(first) => format!("{} FAULTS in the structures: {first}", seen.findings.len()),
         },
-        holds: seen.faults.is_empty(),
+        holds: seen.findings.is_empty(),
     });
     db.close().context("closing the recovered bank")?;
     Ok(Outcome { flight: flown, report, claims, cuts: Vec::new() })

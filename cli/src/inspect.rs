@@ -6,14 +6,17 @@
 //! [`argali::Error::NeedsRecovery`] (exit code 1): before redo its pages are rightly out of date, and
 //! calling that damage would be wrong.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
-use argali::{Db, Error, Info, Isolation, Options, Stats, TornPages, Verification};
+use argali::{Db, Error, Finding, Info, Isolation, Options, Stats, TornPages, Verification};
 use serde_json::{Value, json};
 
 use crate::args::Target;
 use crate::exit::Failure;
 use crate::output::{self, Format, Paint, bytes, grouped};
+
+/// Most findings that people are shown; a reader of JSON gets all.
+const SHOWN_MAX: usize = 100;
 
 /// Runs `argali info`.
 pub(crate) fn info(target: &Target, format: Format) -> anyhow::Result<()> {
@@ -100,39 +103,59 @@ pub(crate) fn check(target: &Target, format: Format) -> anyhow::Result<()> {
     db.close()?;
     match format {
         Format::Json => output::json_line(&json!({
-            "trees": seen.trees, "rows": seen.rows, "pages": seen.pages, "faults": seen.faults,
+            "trees": seen.trees, "rows": seen.rows, "pages": seen.pages,
+            "findings": seen.findings.iter().map(finding_json).collect::<Vec<_>>(),
         }))?,
         Format::Text => print_check(&seen)?,
     }
-    judge(seen)
+    judge(&seen)
 }
 
-/// A verification that stopped at damage it could not step over is a verification with that fault.
+fn finding_json(finding: &Finding) -> Value {
+    let Finding { file, offset, lsn, owner, what } = finding;
+    json!({ "file": file, "offset": offset, "lsn": lsn.map(argali::Lsn::get), "owner": owner, "what": what })
+}
+
+/// A verification that stopped at damage it could not step over is a verification with that finding.
 pub(crate) fn verified(result: argali::Result<Verification>) -> argali::Result<Verification> {
     match result {
-        Err(error @ Error::Corrupt { .. }) => {
-            Ok(Verification { faults: vec![error.to_string()], ..Verification::default() })
+        Err(Error::Corrupt { file, offset, lsn, what }) => {
+            let finding = Finding { file, offset, lsn, owner: String::new(), what };
+            Ok(Verification { findings: vec![finding], ..Verification::default() })
         }
         other => other,
     }
 }
 
 /// `Ok` when nothing was found; otherwise exit code 3.
-pub(crate) fn judge(seen: Verification) -> anyhow::Result<()> {
-    let count = seen.faults.len();
-    match seen.faults.into_iter().next() {
+pub(crate) fn judge(seen: &Verification) -> anyhow::Result<()> {
+    let count = seen.findings.len();
+    match seen.findings.first() {
         None => Ok(()),
-        Some(first) => Err(Failure::Faults { count, first }.into()),
+        Some(first) => Err(Failure::Faults { count, first: first.to_string() }.into()),
+    }
+}
+
+/// Writes the findings, one a line; of many, the first [`SHOWN_MAX`] and how many more there are.
+pub(crate) fn list_findings(
+    out: &mut impl io::Write,
+    paint: Paint,
+    findings: &[Finding],
+) -> io::Result<()> {
+    for finding in findings.iter().take(SHOWN_MAX) {
+        writeln!(out, "{} {finding}", paint.bad("fault"))?;
+    }
+    match findings.len().saturating_sub(SHOWN_MAX) {
+        0 => Ok(()),
+        more => writeln!(out, "and {} more (all of them: --format json)", grouped(more as u64)),
     }
 }
 
 fn print_check(seen: &Verification) -> anyhow::Result<()> {
     let paint = Paint::stdout();
     let mut out = std::io::stdout().lock();
-    for fault in &seen.faults {
-        writeln!(out, "{} {fault}", paint.bad("fault"))?;
-    }
-    if seen.faults.is_empty() {
+    list_findings(&mut out, paint, &seen.findings)?;
+    if seen.findings.is_empty() {
         let (trees, rows, pages) = (grouped(seen.trees), grouped(seen.rows), grouped(seen.pages));
         writeln!(out, "{}: {trees} trees, {rows} rows, {pages} pages", paint.good("sound"))?;
     }

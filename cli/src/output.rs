@@ -42,6 +42,11 @@ impl Paint {
         Self { on: io::stdout().is_terminal() && !forbidden }
     }
 
+    /// None: for logs and other programs.
+    pub(crate) fn plain() -> Self {
+        Self { on: false }
+    }
+
     /// For headings.
     pub(crate) fn bold(self, text: impl Display) -> String {
         self.wrap("1", text)

@@ -210,6 +210,40 @@ fn a_byte_changed_in_a_page_is_code_3_with_file_and_offset() {
 }
 
 #[test]
+fn all_damage_is_listed_not_the_first() {
+    let dir = dir();
+    let db = &dir.path().join("bank");
+    run("bank load DIR --accounts 80000", db).expect(0);
+    let data = db.join("data");
+    let mut bytes = std::fs::read(&data).unwrap();
+    let mut spoiled: Vec<usize> = (10..bytes.len() / 8192)
+        .step_by(2)
+        .filter(|page| bytes[page * 8192..][..8192].iter().any(|b| *b != 0))
+        .collect();
+    for page in &spoiled {
+        bytes[page * 8192 + 100] ^= 0x40;
+    }
+    std::fs::write(&data, &bytes).unwrap();
+    let ran = run("--format json check DIR", db);
+    let (count, seen) = (spoiled.len(), json(&ran.out));
+    ran.expect_error(3, &format!("{count} faults found"));
+    let mut offsets: Vec<usize> = seen["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["offset"].as_u64().unwrap() as usize / 8192)
+        .collect();
+    offsets.sort_unstable();
+    spoiled.sort_unstable();
+    assert!(count > 100, "{count} pages");
+    assert_eq!(offsets, spoiled);
+    // People are shown the first hundred.
+    let text = run("check DIR", db).expect(3);
+    assert_eq!(text.lines().count(), 101, "{text}");
+    assert!(text.contains(&format!("and {} more", count - 100)), "{text}");
+}
+
+#[test]
 fn a_closed_pipe_is_no_panic() {
     let dir = dir();
     let db = &dir.path().join("bank");

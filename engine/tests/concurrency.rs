@@ -134,5 +134,5 @@ fn threads_create_and_drop_trees() {
         }
     });
     let seen = db.verify().unwrap();
-    assert!(seen.is_sound(), "{:#?}", seen.faults);
+    assert!(seen.is_sound(), "{:#?}", seen.findings);
 }

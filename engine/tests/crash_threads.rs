@@ -160,7 +160,7 @@ fn crash(seed: u64, mode: TornPages, mutations: &Mutations) {
         }
         drop(read);
         let checked = db.verify().unwrap();
-        assert!(checked.is_sound(), "{what}: {:#?}", checked.faults);
+        assert!(checked.is_sound(), "{what}: {:#?}", checked.findings);
     }
 }
 

@@ -58,5 +58,5 @@ fn check(options: &Options, disk: &SimDisk, what: &str) {
     assert!(dump(&db).unwrap().is_empty(), "{what}");
     db.update(|tx| tx.tree("t").map(|_| ())).unwrap_or_else(|error| panic!("{what}: {error}"));
     let seen = db.verify().unwrap();
-    assert!(seen.is_sound(), "{what}: {:#?}", seen.faults);
+    assert!(seen.is_sound(), "{what}: {:#?}", seen.findings);
 }

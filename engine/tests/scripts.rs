@@ -254,9 +254,9 @@ impl Runner for Story {
             ("trees", None) => return Ok(format!("{:?}\n", self.db()?.read()?.trees()?)),
             ("verify", None) => {
                 let seen = self.db()?.verify()?;
-                let faults = seen.faults;
+                let findings = seen.findings;
                 return Ok(format!(
-                    "{} trees, {} rows, faults {faults:?}\n",
+                    "{} trees, {} rows, faults {findings:?}\n",
                     seen.trees, seen.rows
                 ));
             }

@@ -37,7 +37,7 @@ fn an_interrupted_creation_leaves_no_page_behind() {
         instants.push(disk.process_kill());
         for (call, instant) in instants.iter().enumerate() {
             let found = open(&instant.power_cut(Loss::KeepAll)).verify().unwrap();
-            assert_eq!(found.faults, Vec::<String>::new(), "round {round}, cut at call {call}");
+            assert_eq!(found.findings, [], "round {round}, cut at call {call}");
             cuts += 1;
         }
         tx.put(&scratch, "key", "value").unwrap();

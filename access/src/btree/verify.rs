@@ -8,14 +8,15 @@
 //! ```
 //!
 //! The walk copies one page at a time and holds no latch between pages. Writers must be kept out (a lock
-//! on the tree): otherwise a split under the walk looks like damage. Damaged nodes are reported and
-//! skipped, their siblings still checked.
+//! on the tree): otherwise a split under the walk looks like damage. Damaged nodes are reported to the
+//! [`Survey`] and skipped, their siblings still checked.
 
-use argali_base::{Error, PageId, Result};
+use argali_base::{PageId, Result};
 use argali_pager::{PageBuf, PageRef};
 
 use super::BTree;
 use super::node::{self, InnerCell, LeafCell};
+use crate::Survey;
 
 /// What is in a tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,11 +37,8 @@ pub struct TreeStats {
 struct Check<'c> {
     tree: &'c BTree,
     state: State,
-    owned: &'c mut dyn FnMut(PageId),
-    faults: &'c mut Vec<String>,
+    survey: &'c mut Survey,
     stats: TreeStats,
-    /// Pages met, one bit each.
-    met: Vec<u64>,
     /// Per level: the node visited last, and where it links to.
     before: Vec<Option<(PageId, Option<PageId>)>>,
 }
@@ -64,45 +62,24 @@ struct Expected<'k> {
 }
 
 impl BTree {
-    /// Checks order, separators, links, levels and checksums of every page; reports every page it owns
-    /// to `owned`, once, and every fault to `faults`. Writers must be kept out.
+    /// Checks order, separators, links, levels and checksums of every page; claims every page it consists
+    /// of and reports every fault. Writers must be kept out.
     ///
     /// # Errors
-    /// What keeps pages from being read at all (`Io`); damage is reported in `faults`.
-    pub fn verify(
-        &self,
-        owned: &mut dyn FnMut(PageId),
-        faults: &mut Vec<String>,
-    ) -> Result<TreeStats> {
-        self.check(State::Whole, owned, faults)
+    /// What keeps pages from being read at all (`Io`); damage is reported to `survey`.
+    pub fn verify(&self, survey: &mut Survey) -> Result<TreeStats> {
+        self.check(State::Whole, survey)
     }
 
     /// As [`BTree::verify`], for a tree that [`BTree::free_some`] may have begun to free: its last nodes may
     /// be gone, so that those before them link to nothing, and inner nodes may have no child left.
-    pub fn verify_remains(
-        &self,
-        owned: &mut dyn FnMut(PageId),
-        faults: &mut Vec<String>,
-    ) -> Result<TreeStats> {
-        self.check(State::Remains, owned, faults)
+    pub fn verify_remains(&self, survey: &mut Survey) -> Result<TreeStats> {
+        self.check(State::Remains, survey)
     }
 
-    fn check(
-        &self,
-        state: State,
-        owned: &mut dyn FnMut(PageId),
-        faults: &mut Vec<String>,
-    ) -> Result<TreeStats> {
-        let words = self.pool().pager().pages().div_ceil(64) as usize;
-        let mut check = Check {
-            tree: self,
-            state,
-            owned,
-            faults,
-            stats: TreeStats::default(),
-            met: vec![0; words],
-            before: Vec::new(),
-        };
+    fn check(&self, state: State, survey: &mut Survey) -> Result<TreeStats> {
+        let stats = TreeStats::default();
+        let mut check = Check { tree: self, state, survey, stats, before: Vec::new() };
         check.node(Expected { page: self.root(), level: None, low: &[], high: None })?;
         if state == State::Whole {
             check.ends();
@@ -112,61 +89,16 @@ impl BTree {
 }
 
 impl Check<'_> {
-    fn fault(&mut self, page: PageId, what: impl AsRef<str>) {
-        self.faults.push(format!("tree {}: {page}: {}", self.tree.root(), what.as_ref()));
-    }
-
-    /// Notes that a page was met; false when it was met before or does not exist.
-    fn meet(&mut self, page: PageId) -> bool {
-        let (word, bit) = ((page.get() / 64) as usize, 1 << (page.get() % 64));
-        let Some(seen) = self.met.get_mut(word) else {
-            self.fault(page, "is pointed at but lies behind the end of the data file");
-            return false;
-        };
-        if *seen & bit != 0 {
-            self.fault(page, "is pointed at twice");
-            return false;
-        }
-        *seen |= bit;
-        true
-    }
-
-    fn copy(&mut self, page: PageId) -> Result<Option<PageBuf>> {
-        match self.tree.pool().read(page) {
-            Ok(read) => {
-                let mut copy = PageBuf::new(self.tree.pool().pager().options().page_size);
-                copy.copy_from(read.page());
-                Ok(Some(copy))
-            }
-            Err(error @ Error::Corrupt { .. }) => {
-                self.faults.push(error.to_string());
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     fn node(&mut self, at: Expected<'_>) -> Result<()> {
-        if !self.meet(at.page) {
-            return Ok(());
-        }
-        (self.owned)(at.page);
-        self.stats.pages += 1;
-        let Some(copy) = self.copy(at.page)? else { return Ok(()) };
-        let page = copy.page();
-        if let Err(why) = page.check() {
-            self.fault(at.page, why);
-            return Ok(());
-        }
-        let Ok(level) = node::level(&page, self.tree.root()) else {
-            let (kind, level, owner) = (page.kind(), page.level(), page.owner());
-            self.fault(at.page, format!("kind {kind:?}, level {level}, owner p{owner}"));
+        let Some((copy, level)) = self.sound_node(at)? else {
+            // Nobody can say whether the next node on this level is the one this one links to.
+            let level = at.level.map(usize::from);
+            if let Some(before) = level.and_then(|level| self.before.get_mut(level)) {
+                *before = None;
+            }
             return Ok(());
         };
-        if at.level.is_some_and(|expected| expected != level) {
-            self.fault(at.page, format!("level {level} where {:?} belongs", at.level));
-            return Ok(());
-        }
+        let page = copy.page();
         if at.level.is_none() {
             self.stats.depth = u32::from(level) + 1;
             self.before = vec![None; usize::from(level) + 1];
@@ -179,6 +111,30 @@ impl Check<'_> {
         self.inner(at, level, page)
     }
 
+    /// Claims and copies a node that can be walked through, with its level; reports why it cannot.
+    fn sound_node(&mut self, at: Expected<'_>) -> Result<Option<(PageBuf, u8)>> {
+        if !self.survey.claim(at.page) {
+            return Ok(None);
+        }
+        self.stats.pages += 1;
+        let Some(copy) = self.survey.read(at.page)? else { return Ok(None) };
+        let page = copy.page();
+        let level = node::level(&page, self.tree.root());
+        let what = match (page.check(), level, at.level) {
+            (Err(why), _, _) => format!("has an unsound body: {why}"),
+            (_, Err(_), _) => {
+                let (kind, level, owner) = (page.kind(), page.level(), page.owner());
+                format!("has kind {kind:?}, level {level}, owner p{owner}")
+            }
+            (_, Ok(level), Some(expected)) if level != expected => {
+                format!("has level {level} where level {expected} belongs")
+            }
+            (Ok(()), Ok(level), _) => return Ok(Some((copy, level))),
+        };
+        self.survey.fault(at.page, what);
+        Ok(None)
+    }
+
     /// The node visited before on this level must link here.
     fn link(&mut self, id: PageId, level: u8, page: PageRef<'_>) {
         let link = node::link(&page).unwrap_or(None);
@@ -186,7 +142,9 @@ impl Check<'_> {
         if let Some((left, link)) = before
             && link != Some(id)
         {
-            self.fault(left, format!("links to {link:?}, but {id} follows it on level {level}"));
+            let link = shown(link);
+            let what = format_args!("links to {link}, but {id} follows it on level {level}");
+            self.survey.fault(left, what);
         }
     }
 
@@ -194,19 +152,20 @@ impl Check<'_> {
     fn ends(&mut self) {
         for (last, link) in self.before.clone().into_iter().flatten() {
             if link.is_some() {
-                self.fault(last, format!("is the last of its level but links to {link:?}"));
+                let what = format_args!("is the last of its level, but links to {}", shown(link));
+                self.survey.fault(last, what);
             }
         }
     }
 
     fn leaf(&mut self, at: Expected<'_>, page: PageRef<'_>) {
         if page.slot_count() == 0 && at.level.is_some() {
-            self.fault(at.page, "is an empty leaf below the root");
+            self.survey.fault(at.page, "is an empty leaf below the root");
         }
         let mut before: Option<&[u8]> = None;
         for slot in 0..page.slot_count() {
             let Ok(cell) = LeafCell::read(&page, slot) else {
-                self.fault(at.page, format!("cell {slot} is no leaf cell"));
+                self.survey.fault(at.page, format_args!("has no leaf cell in slot {slot}"));
                 continue;
             };
             let key = cell.key(page);
@@ -229,19 +188,21 @@ impl Check<'_> {
         before: Option<&[u8]>,
     ) {
         if before.is_some_and(|before| before >= key) {
-            self.fault(at.page, format!("key {slot} is not greater than the one before"));
+            let what = format_args!("has a key {slot} that is not greater than the one before");
+            self.survey.fault(at.page, what);
         }
         if key < at.low || at.high.is_some_and(|high| key >= high) {
-            self.fault(at.page, format!("key {slot} lies outside the bounds of its parent"));
+            self.survey
+                .fault(at.page, format_args!("has a key {slot} outside the bounds of its parent"));
         }
         if page.head(slot) != Some(node::head(key)) {
-            self.fault(at.page, format!("slot {slot} has a wrong key head"));
+            self.survey.fault(at.page, format_args!("has a wrong key head in slot {slot}"));
         }
     }
 
     fn inner(&mut self, at: Expected<'_>, level: u8, page: PageRef<'_>) -> Result<()> {
         if page.slot_count() == 0 && self.state == State::Whole {
-            self.fault(at.page, "is an inner node without children");
+            self.survey.fault(at.page, "is an inner node without children");
         }
         let cells: Vec<_> = (0..page.slot_count()).map(|s| InnerCell::read(&page, s)).collect();
         let separator = |slot: usize| match cells.get(slot) {
@@ -250,12 +211,12 @@ impl Check<'_> {
         };
         for (slot, cell) in cells.iter().enumerate() {
             let Ok(cell) = cell else {
-                self.fault(at.page, format!("cell {slot} is no inner cell"));
+                self.survey.fault(at.page, format_args!("has no inner cell in slot {slot}"));
                 continue;
             };
             let low = if slot == 0 { at.low } else { separator(slot).unwrap_or(at.low) };
             if slot == 0 && cell.separator_len != 0 {
-                self.fault(at.page, "the first child has a separator");
+                self.survey.fault(at.page, "has a separator before its first child");
             }
             if slot > 0 {
                 let before = (slot > 1).then(|| separator(slot - 1)).flatten();
@@ -266,4 +227,8 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+fn shown(link: Option<PageId>) -> String {
+    link.map_or_else(|| "nothing".to_owned(), |page| page.to_string())
 }

@@ -1,14 +1,13 @@
 //! A small database with trees: the real log, pool and transactions on a simulated disk.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argali_access::{BTree, Entry, Space, TreeStats, register_undo};
+use argali_access::{BTree, Entry, Space, Survey, TreeStats, register_undo};
 use argali_base::disk::SimDisk;
-use argali_base::{Disk, Health, PageId};
+use argali_base::{Disk, Health};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
 use argali_txn::{Durability, Isolation, Txn, TxnManager, TxnOptions, UndoHandlers};
@@ -99,27 +98,13 @@ impl World {
     /// Everything is as it should be: the tree is sound, and the pages in use are the map page and those
     /// of `trees`, each owned once.
     pub(crate) fn verify(&self, trees: &[&BTree]) -> Vec<TreeStats> {
-        let mut owned = BTreeSet::from([PageId::new(0)]);
-        let mut faults = Vec::new();
-        let stats = trees
-            .iter()
-            .map(|tree| {
-                let mut twice = Vec::new();
-                let mut note = |page| {
-                    if !owned.insert(page) {
-                        twice.push(page);
-                    }
-                };
-                let stats = tree.verify(&mut note, &mut faults).unwrap();
-                assert_eq!(twice, [], "owned twice");
-                stats
-            })
-            .collect();
-        assert_eq!(faults, Vec::<String>::new());
-        let mut used = BTreeSet::new();
-        self.space.for_each_used(&mut |page| assert!(used.insert(page))).unwrap();
-        assert_eq!(used, owned, "pages in use and pages reached");
-        assert_eq!(self.space.pages_in_use().unwrap(), used.len() as u64);
+        let mut survey = Survey::new(&self.pool);
+        let stats: Vec<TreeStats> =
+            trees.iter().map(|tree| tree.verify(survey.of(format!("{tree:?}"))).unwrap()).collect();
+        let mut used = 0;
+        self.space.verify(&mut survey, &mut |_| used += 1).unwrap();
+        assert_eq!(survey.into_findings(), []);
+        assert_eq!(self.space.pages_in_use().unwrap(), used);
         stats
     }
 }

@@ -16,16 +16,14 @@ use serde_json::json;
 
 use super::TREE;
 use crate::inspect;
-use crate::output::json_bytes;
+use crate::output::{Paint, json_bytes};
 
 /// Runs `argali torture verify`.
 pub(crate) fn run(options: Options, dir: &Path) -> anyhow::Result<()> {
     let db = options.open(dir)?;
     let seen = inspect::verified(db.verify())?;
-    for fault in &seen.faults {
-        writeln!(std::io::stderr().lock(), "fault: {fault}")?;
-    }
-    inspect::judge(seen)?;
+    inspect::list_findings(&mut std::io::stderr().lock(), Paint::plain(), &seen.findings)?;
+    inspect::judge(&seen)?;
     print_pairs(&db)?;
     db.close()?;
     Ok(())

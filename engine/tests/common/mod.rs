@@ -31,7 +31,7 @@ pub fn fill(db: &Db, name: &str, rows: u32) -> Tree {
 
 pub fn assert_sound(db: &Db) {
     let seen = db.verify().unwrap();
-    assert!(seen.is_sound(), "{:#?}", seen.faults);
+    assert!(seen.is_sound(), "{:#?}", seen.findings);
 }
 
 /// Lets background steps free what is to be freed.

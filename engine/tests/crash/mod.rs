@@ -295,7 +295,7 @@ pub fn recover(options: &Options, oracle: &Oracle, n: u64, disk: &SimDisk) -> Re
     let again = disk.process_kill();
     let seen = db.verify().map_err(in_step("verify"))?;
     if !seen.is_sound() {
-        return Err(format!("{:#?}", seen.faults));
+        return Err(format!("{:#?}", seen.findings));
     }
     drop(db);
     let db = open(options, &again).map_err(in_step("second open"))?;
