@@ -49,7 +49,7 @@ use argali_buffer_pool::BufferPool;
 use argali_pager::{HEADER_BYTES, PageKind, PageOp};
 use argali_txn::{Edit, Txn, Undo};
 
-use crate::{Space, TREE_OWNER};
+use crate::Space;
 
 pub use scan::Entry;
 pub(crate) use undo::TreeUndo;
@@ -58,7 +58,7 @@ pub use verify::TreeStats;
 /// What a write found in its place.
 pub type Old = Option<Vec<u8>>;
 
-/// Log bytes of formatting a root and marking it used.
+/// Log bytes of formatting a root.
 const CREATE_BYTES: usize = 64;
 
 /// One B+tree, known by its root page, which never moves. Holds no transaction state.
@@ -71,22 +71,11 @@ pub struct BTree {
 impl BTree {
     /// Allocates and formats a root. A rollback of `txn`, or a crash before it commits, gives the root page
     /// back, but not the pages that splits add: so create a tree in a transaction of its own, which
-    /// also writes down who frees the tree (see the engine's catalog), and use it afterwards.
+    /// also writes down who frees the tree ([`Pending::allocate`](crate::Pending::allocate)), and use it
+    /// afterwards.
     pub fn create(space: &Arc<Space>, txn: &mut Txn) -> Result<Self> {
-        let reserved = space.reserve(txn, 1)?;
-        let root = reserved.ids()[0];
-        let tree = Self::open(space, root);
-        txn.admit(CREATE_BYTES, 2)?;
-        let mut page = space.pool().create(root)?;
-        let mut map = space.map(root)?;
-        let edits = &mut [
-            Edit { page: &mut page, ops: &[tree.format(PageKind::Leaf, 0)] },
-            Edit { page: &mut map, ops: &[space.bit(root, true)] },
-        ];
-        let mut body = Vec::new();
-        undo::Body::new(undo::Kind::Create, root, &[], &[]).encode(&mut body);
-        txn.update(edits, Undo::Logical { owner: TREE_OWNER, body: &body });
-        Ok(tree)
+        let root = space.create_first(txn, PageKind::Leaf, (&[], 0))?;
+        Ok(Self::open(space, root))
     }
 
     /// At a fixed page (the catalog of a new database); the page's bit must be set already.

@@ -4,6 +4,7 @@
 //!  engine ──► BTree ──► Txn::update ──► log, page     every change is logged by the one `update`
 //!               │  └──► Space           which pages are free (bits in map pages)
 //!               └─────► Txn::lock       keys and the gaps between them
+//!  engine ──► Pending                   what is to be freed when nobody can want it back
 //! ```
 //!
 //! What an access method owes the engine:
@@ -20,6 +21,7 @@
 
 mod btree;
 mod fault;
+mod pending;
 mod space;
 mod survey;
 
@@ -27,13 +29,18 @@ use argali_base::sync::Arc;
 use argali_txn::{Owner, UndoHandlers};
 
 pub use btree::{BTree, Entry, Old, TreeStats};
+pub use pending::{Kind, Moves, Pending, Structure};
 pub use space::Space;
 pub use survey::{Finding, Survey};
 
 /// Owner number of B+tree undo.
 pub const TREE_OWNER: Owner = Owner(1);
 
+/// Owner number of the undo of page allocation.
+pub const SPACE_OWNER: Owner = Owner(3);
+
 /// Registers the undo of every access method.
 pub fn register_undo(space: &Arc<Space>, handlers: &mut UndoHandlers) {
     handlers.register(TREE_OWNER, Arc::new(btree::TreeUndo::new(Arc::clone(space))));
+    handlers.register(SPACE_OWNER, Arc::new(space::undo::SpaceUndo::new(Arc::clone(space))));
 }

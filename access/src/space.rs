@@ -18,7 +18,12 @@
 //! A page is freed by clearing the bit in the record that removes the last pointer to it. Nothing else
 //! happens to it: it keeps its LSN, and its next life begins with `Format`. Frees are done by system
 //! transactions after the commit that made the page garbage, never by the transaction itself, so no
-//! rollback can ever want a page back. (Left out: giving file space back to the system.)
+//! rollback can ever want a page back ([`Pending`](crate::Pending) remembers what is to be freed). The
+//! one exception is the first page of something new ([`Space::create_first`]): until its creator has
+//! written down who frees it, a rollback does ([`undo`]). (Left out: giving file space back to the
+//! system.)
+
+pub(crate) mod undo;
 
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Lsn, PageId, Result};
@@ -27,13 +32,15 @@ use argali_pager::{HEADER_BYTES, MapLayout, PageBuf, PageKind, PageOp, PageRef};
 use argali_txn::{Edit, Txn, TxnManager, Undo};
 use std::sync::Weak;
 
-use crate::Survey;
 use crate::fault::corrupt;
+use crate::{SPACE_OWNER, Survey};
 
 /// First map page.
 const FIRST_MAP: PageId = PageId::new(0);
 /// Log bytes of operations on a map page, generously.
 const MAP_OPS_BYTES: usize = 128;
+/// Log bytes of formatting a page and marking it used, generously.
+const CREATE_BYTES: usize = 64;
 /// Most pages one structure change takes (a root split).
 pub(crate) const RESERVE_MAX: usize = 2;
 
@@ -191,6 +198,32 @@ impl Space {
             link if link == id.get() + self.layout.span() => Ok(Some(PageId::new(link))),
             link => Err(corrupt(&self.pool, id, format!("links to {link} as the next map page"))),
         }
+    }
+
+    /// Formats the first page of something new, with `content` (of `content_bytes` when encoded) behind the
+    /// format, and marks it used. A rollback of `txn`, or a crash before it commits, gives this page back,
+    /// but none that is added to it: so do this in a transaction of its own, which also writes down who
+    /// frees the whole ([`Pending::allocate`](crate::Pending::allocate)).
+    pub(crate) fn create_first(
+        &self,
+        txn: &mut Txn,
+        kind: PageKind,
+        (content, content_bytes): (&[PageOp<'_>], usize),
+    ) -> Result<PageId> {
+        let reserved = self.reserve(txn, 1)?;
+        let id = reserved.ids()[0];
+        txn.admit(CREATE_BYTES + content_bytes, 2)?;
+        let mut page = self.pool.create(id)?;
+        let mut map = self.map(id)?;
+        let mut ops = vec![PageOp::Format { kind, level: 0, owner: id.get() }];
+        ops.extend_from_slice(content);
+        let edits = &mut [
+            Edit { page: &mut page, ops: &ops },
+            Edit { page: &mut map, ops: &[self.bit(id, true)] },
+        ];
+        let body = id.get().to_le_bytes();
+        txn.update(edits, Undo::Logical { owner: SPACE_OWNER, body: &body });
+        Ok(id)
     }
 
     /// Reserves `count` pages that one map page covers, and sees to it that the file has room for them.

@@ -4,7 +4,7 @@
 //!  thread           step                                    rests
 //!  argali-log       Wal::step: flush for waiters, relaxed   until woken, at most 100 ms
 //!  argali-cleaner   BufferPool::step: a batch of old pages  10 ms when there was nothing to do
-//!  argali-house     Checkpointer::step, Catalog::free_step  50 ms
+//!  argali-house     Checkpointer::step, Pending::step          50 ms
 //! ```
 //!
 //! All of it is step functions without a loop of their own. With threads off the same steps run at the
@@ -135,7 +135,7 @@ impl Engine {
 
     fn house_step(&self) -> Duration {
         self.note("checkpoint", self.checkpoint_step());
-        while self.note("freeing pages", self.catalog.free_step(&self.txns)) == Some(true) {}
+        while self.note("freeing pages", self.pending.step(&self.txns)) == Some(true) {}
         HOUSE_REST
     }
 
@@ -162,7 +162,7 @@ impl Engine {
         self.note("log writer", self.wal.step(&self.clock, delay, Duration::ZERO));
         self.note("page cleaner", self.pool.step(self.clean_target()));
         self.note("checkpoint", self.checkpoint_step());
-        self.note("freeing pages", self.catalog.free_step(&self.txns));
+        self.note("freeing pages", self.pending.step(&self.txns));
     }
 
     /// Keeps the error of a step for `stats`.

@@ -1,40 +1,33 @@
-//! Which trees exist: itself two trees, so that creating and dropping are as transactional as a `put`.
+//! Which trees exist: itself a tree, so that creating and dropping are as transactional as a `put`.
 //!
 //! ```text
-//!  page 1  catalog   name          ─► version u8 │ kind u8 │ root page u64
-//!  page 2  pending   root page u64 ─► name         trees to be freed, unless a row is deleted again
+//!  page 1  catalog   name ─► version u8 │ kind u8 │ root page u64
+//!  page 2  pending   see access/src/pending.rs
 //!
 //!  create:  system transaction: allocate root, pending += root          (commits, not forced)
 //!           user's transaction: pending -= root, catalog += name        (undone like any row)
 //!  drop:    user's transaction: lock tree X, catalog -= name, pending += root
-//!  later:   system transactions free the pages of committed pending rows, the row and the last page
-//!           in one record
 //! ```
 //!
-//! A page can be freed only when no rollback can want it back. So nothing is freed by the transaction
-//! that decides it: aborting a creation just undoes "pending -= root", and the tree is freed later, by
-//! the same code that frees a dropped one. A crash at any point leaves either a catalog row or a pending
-//! row for every tree: nothing leaks.
-//!
-//! Which pending rows are settled is known without locks: [`Catalog::free_later`] is told when a
-//! transaction has ended, and right after a restart, when no transaction is left, all of them are.
+//! What is pending is freed when no rollback can want it back ([`Pending`]). A crash at any point leaves
+//! either a catalog row or a pending row for every tree: nothing leaks.
 
 use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Weak;
 
-use argali_access::{BTree, Entry, Space};
+use argali_access::{BTree, Entry, Kind, Pending, Space};
 use argali_base::codec::{Reader, Writer};
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Error, Lsn, PageId, Result};
-use argali_txn::{Durability, KeyMode, LockMode, LockName, Txn, TxnManager};
+use argali_txn::{KeyMode, LockMode, LockName, Txn, TxnManager};
 
-use crate::session::Ddl;
+use crate::session::{Ddl, Effects};
 use crate::tree::{Home, Meta, Tree};
 
 /// Root of the catalog tree. Page 0 is the first map page.
 pub(crate) const CATALOG_ROOT: PageId = PageId::new(1);
-/// Root of the tree of trees to be freed.
+/// Root of the tree of what is to be freed.
 pub(crate) const PENDING_ROOT: PageId = PageId::new(2);
 /// Pages every database has from the start.
 pub(crate) const SYSTEM_PAGES: u64 = 3;
@@ -42,11 +35,8 @@ pub(crate) const SYSTEM_PAGES: u64 = 3;
 /// Longest tree name in bytes: with its row it fits a page of 4 KiB many times.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Pages freed per system transaction: one record each, so this bounds how long one turn takes.
-const FREE_BATCH: usize = 32;
-
 const ROW_VERSION: u8 = 1;
-const ROW_TREE: u8 = 1;
+const ROW_TREE: u8 = Kind::Tree as u8;
 
 /// Held exclusively by whoever creates a tree, so that two who find the same name missing do not
 /// deadlock on the gap that both have read. No key has this hash's name: the tree number is no tree's.
@@ -57,32 +47,25 @@ const EXCLUSIVE: LockMode = LockMode::Key { key: KeyMode::X, gap: argali_txn::Ga
 pub(crate) struct Catalog {
     space: Arc<Space>,
     trees: BTree,
-    pending: BTree,
+    pending: Arc<Pending>,
     home: Home,
     handles: Mutex<HashMap<PageId, Weak<Meta>>>,
-    /// Roots of trees whose pending row is committed.
-    to_free: Mutex<Vec<PageId>>,
-    /// Held while pages are freed; `verify` takes it to see no tree half freed.
-    freeing: Mutex<()>,
 }
 
 impl Catalog {
     /// Makes both trees of a new database.
     pub(crate) fn create(space: &Arc<Space>, txn: &mut Txn) -> Result<()> {
         BTree::create_at(space, txn, CATALOG_ROOT)?;
-        BTree::create_at(space, txn, PENDING_ROOT)?;
-        Ok(())
+        Pending::create_at(space, txn, PENDING_ROOT)
     }
 
-    pub(crate) fn open(space: &Arc<Space>) -> Self {
+    pub(crate) fn open(space: &Arc<Space>, pending: &Arc<Pending>) -> Self {
         Self {
             trees: BTree::open(space, CATALOG_ROOT),
-            pending: BTree::open(space, PENDING_ROOT),
+            pending: Arc::clone(pending),
             space: Arc::clone(space),
             home: Home::default(),
             handles: Mutex::default(),
-            to_free: Mutex::default(),
-            freeing: Mutex::default(),
         }
     }
 
@@ -106,13 +89,13 @@ impl Catalog {
         txns: &Arc<TxnManager>,
         txn: &mut Txn,
         name: &str,
-        ddl: &mut Vec<Ddl>,
+        effects: &mut Effects,
     ) -> Result<Tree> {
         check_name(name)?;
         txn.lock(CREATION, EXCLUSIVE)?;
         match self.find(txn, name)? {
             Some(tree) => Ok(tree),
-            None => self.create_tree(txns, txn, name, ddl),
+            None => self.create_tree(txns, txn, name, effects),
         }
     }
 
@@ -128,31 +111,23 @@ impl Catalog {
         txns: &Arc<TxnManager>,
         txn: &mut Txn,
         name: &str,
-        ddl: &mut Vec<Ddl>,
+        effects: &mut Effects,
     ) -> Result<Tree> {
-        let tree = self.allocate(txns, name)?;
+        let create = |system: &mut Txn| Ok(BTree::create(&self.space, system)?.root());
+        let structure = self.pending.allocate(txns, Kind::Tree, create)?;
+        let tree = Tree::new(name, self.btree_at(structure.first), &self.home);
+        self.remember(&tree);
         // From here on a rollback must know of the root, wherever the rest may fail.
-        ddl.push(Ddl::Created(tree.clone()));
+        effects.ddl.push(Ddl::Created(tree.clone()));
+        self.pending.take(txn, structure, &mut effects.moves)?;
         txn.lock(tree.lock_name(), LockMode::X)?;
-        self.pending.delete(txn, &key_of(tree.root()))?;
         let created = self.trees.insert_new(txn, name.as_bytes(), &encode_row(tree.root()))?;
         assert!(created, "{name:?} was missing under a lock, and is there now");
         Ok(tree)
     }
 
-    /// A root page with a pending row: freed unless somebody deletes the row.
-    fn allocate(&self, txns: &Arc<TxnManager>, name: &str) -> Result<Tree> {
-        let mut system = txns.begin_system()?;
-        let btree = BTree::create(&self.space, &mut system)?;
-        self.pending.put(&mut system, &key_of(btree.root()), name.as_bytes())?;
-        system.commit(Durability::Relaxed)?;
-        let tree = Tree::new(name, btree, &self.home);
-        self.remember(&tree);
-        Ok(tree)
-    }
-
     /// Removes `name`; the pages go after the commit.
-    pub(crate) fn remove(&self, txn: &mut Txn, name: &str, ddl: &mut Vec<Ddl>) -> Result<()> {
+    pub(crate) fn remove(&self, txn: &mut Txn, name: &str, effects: &mut Effects) -> Result<()> {
         let missing = || Error::NotFound { what: "tree", name: name.to_owned() };
         let tree = self.find(txn, name)?.ok_or_else(missing)?;
         tree.enter(txn, LockMode::X)?;
@@ -160,9 +135,9 @@ impl Catalog {
         if self.trees.delete(txn, name.as_bytes())? != Some(encode_row(tree.root())) {
             return Err(missing());
         }
-        self.pending.put(txn, &key_of(tree.root()), name.as_bytes())?;
+        self.pending.give(txn, tree.structure(), &mut effects.moves)?;
         tree.set_dropped(true);
-        ddl.push(Ddl::Dropped(tree));
+        effects.ddl.push(Ddl::Dropped(tree));
         Ok(())
     }
 
@@ -179,27 +154,23 @@ impl Catalog {
         txn: &mut Txn,
         mut visit: impl FnMut(&str, PageId),
     ) -> Result<()> {
-        each_entry(&self.trees, txn, |key, value| {
-            let name = std::str::from_utf8(key).map_err(|_| damaged("a name is not UTF-8"))?;
-            visit(name, decode_row(name, value)?);
-            Ok(())
-        })
+        let mut entry = Entry::default();
+        let mut last: Option<Vec<u8>> = None;
+        loop {
+            let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            if !self.trees.next(txn, from, Bound::Unbounded, &mut entry)? {
+                return Ok(());
+            }
+            let name = std::str::from_utf8(&entry.key);
+            let name = name.map_err(|_| damaged("a name is not UTF-8"))?;
+            visit(name, decode_row(name, &entry.value)?);
+            last.get_or_insert_default().clone_from(&entry.key);
+        }
     }
 
-    /// Roots of the trees that are to be freed.
-    pub(crate) fn pending(&self, txn: &mut Txn) -> Result<Vec<PageId>> {
-        let mut roots = Vec::new();
-        each_entry(&self.pending, txn, |key, _| {
-            let bytes = key.try_into().map_err(|_| damaged("a pending key is not 8 bytes long"))?;
-            roots.push(PageId::new(u64::from_be_bytes(bytes)));
-            Ok(())
-        })?;
-        Ok(roots)
-    }
-
-    /// The two trees that hold the catalog.
-    pub(crate) fn own_trees(&self) -> [(&'static str, &BTree); 2] {
-        [("catalog", &self.trees), ("pending", &self.pending)]
+    /// The tree that holds the catalog.
+    pub(crate) fn own_tree(&self) -> &BTree {
+        &self.trees
     }
 
     /// A handle without name and home, for checks.
@@ -226,66 +197,6 @@ impl Catalog {
         }
         handles.insert(tree.root(), tree.downgrade());
     }
-
-    /// The pending rows of `roots` are committed now: their pages may be freed.
-    pub(crate) fn free_later(&self, roots: Vec<PageId>) {
-        if !roots.is_empty() {
-            self.to_free.lock().extend(roots);
-        }
-    }
-
-    /// After a restart, when no transaction is left: every pending row is settled.
-    pub(crate) fn resume_frees(&self, txns: &Arc<TxnManager>) -> Result<()> {
-        let mut system = txns.begin_system()?;
-        let roots = self.pending(&mut system)?;
-        self.free_later(roots);
-        Ok(())
-    }
-
-    /// Trees whose pages are still to be freed.
-    pub(crate) fn frees_waiting(&self) -> usize {
-        self.to_free.lock().len()
-    }
-
-    /// Keeps frees away while the guard lives.
-    pub(crate) fn pause_frees(&self) -> argali_base::sync::MutexGuard<'_, ()> {
-        self.freeing.lock()
-    }
-
-    /// One turn of freeing: a batch of pages of one tree. Returns whether there is more to do.
-    pub(crate) fn free_step(&self, txns: &Arc<TxnManager>) -> Result<bool> {
-        let _one = self.freeing.lock();
-        let Some(root) = self.to_free.lock().last().copied() else { return Ok(false) };
-        let mut system = txns.begin_system()?;
-        let tree = BTree::open(&self.space, root);
-        if tree.free_some(&mut system, FREE_BATCH)? {
-            self.pending.remove_and_free(&mut system, &key_of(root), root)?;
-            self.to_free.lock().retain(|other| *other != root);
-        }
-        system.commit(Durability::Relaxed)?;
-        Ok(self.frees_waiting() > 0)
-    }
-}
-
-fn each_entry(
-    tree: &BTree,
-    txn: &mut Txn,
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>,
-) -> Result<()> {
-    let mut entry = Entry::default();
-    let mut last: Option<Vec<u8>> = None;
-    loop {
-        let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        if !tree.next(txn, from, Bound::Unbounded, &mut entry)? {
-            return Ok(());
-        }
-        visit(&entry.key, &entry.value)?;
-        last.get_or_insert_default().clone_from(&entry.key);
-    }
-}
-
-fn key_of(root: PageId) -> [u8; 8] {
-    root.get().to_be_bytes()
 }
 
 fn encode_row(root: PageId) -> Vec<u8> {

@@ -14,6 +14,7 @@
 use std::ops::Deref;
 use std::time::Duration;
 
+use argali_access::Pending;
 use argali_base::disk::DiskLock;
 use argali_base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Clock, Mutex, Ordering, thread};
 use argali_base::{Error, Lsn, Result};
@@ -21,7 +22,7 @@ use argali_recovery::{CheckpointPolicy, CheckpointReport, Checkpointer, Flush, R
 use argali_txn::{Isolation, TxnOptions};
 
 use crate::background::Background;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, PENDING_ROOT};
 use crate::open::Stack;
 use crate::options::Options;
 use crate::read::Read;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
 /// The layers of one database, recovered and at work; derefs to them.
 pub(crate) struct Engine {
     stack: Stack,
+    pub(crate) pending: Arc<Pending>,
     pub(crate) catalog: Catalog,
     pub(crate) checkpointer: Checkpointer,
     pub(crate) policy: Arc<dyn CheckpointPolicy>,
@@ -88,8 +90,10 @@ impl Engine {
         // Without threads a run must not depend on the wall clock; see `background`.
         let threads = stack.options.background_threads;
         let clock = if threads { Clock::system() } else { Clock::manual() };
+        let pending = Arc::new(Pending::open(&stack.space, PENDING_ROOT));
         Self {
-            catalog: Catalog::open(&stack.space),
+            catalog: Catalog::open(&stack.space, &pending),
+            pending,
             checkpointer: Checkpointer::new(stack.parts(clock.clone())),
             policy: stack.options.policy_or_default(),
             stack,

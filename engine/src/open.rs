@@ -223,7 +223,7 @@ impl Stack {
             restart(&self.parts(Clock::system()), observer)?
         };
         let engine = Engine::new(self, report, false);
-        engine.catalog.resume_frees(&engine.txns)?;
+        engine.pending.resume(&engine.txns)?;
         Ok(engine)
     }
 

@@ -12,13 +12,14 @@
 //! usable. `LogFull` is first answered by a checkpoint and one more try: it is met before any latch is
 //! taken, so a second try is safe, and a writer who is merely faster than the checkpointer never sees it.
 //!
-//! Tree handles carry a flag "dropped" that must be right for whoever holds the tree's lock. So it is
-//! set when a transaction drops the tree and reset *before* a rollback releases the locks; the list `ddl`
-//! remembers what to reset.
+//! Two things must hear of a transaction's end, and of its rollback to a savepoint: [`Effects`] remembers
+//! them. Tree handles carry a flag "dropped" that must be right for whoever holds the tree's lock; so it
+//! is set when a transaction drops the tree and reset *before* a rollback releases the locks. And what was
+//! given up, or taken over in vain, is to be freed *after* the end.
 
-use argali_access::BTree;
+use argali_access::{BTree, Moves, Structure};
 use argali_base::sync::{Arc, Mutex};
-use argali_base::{Error, Lsn, PageId, Result, TxnId};
+use argali_base::{Error, Lsn, Result, TxnId};
 use argali_txn::{Durability, LockMode, LockName, Savepoint, Txn};
 
 use crate::db::{Counters, Shared};
@@ -37,9 +38,15 @@ struct State {
     failed: Option<String>,
     /// Whether the database was locked for writing.
     wrote: bool,
-    ddl: Vec<Ddl>,
-    /// Roots of created trees that a rollback to a savepoint took back; freed when the transaction ends.
-    orphans: Vec<PageId>,
+    effects: Effects,
+}
+
+/// What a transaction did that its end must act on.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) ddl: Vec<Ddl>,
+    /// What it took over and gave up.
+    pub(crate) moves: Moves,
 }
 
 /// A change of the catalog that tree handles must hear of.
@@ -52,20 +59,22 @@ pub(crate) enum Ddl {
 pub(crate) struct Mark {
     txn: TxnId,
     point: Savepoint,
+    effects: EffectsMark,
+}
+
+/// How many effects there were.
+#[derive(Clone, Copy)]
+struct EffectsMark {
     ddl: usize,
+    moves: usize,
 }
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, txn: Txn) -> Self {
         shared.session_begins();
         let id = txn.id();
-        let state = State {
-            txn: Some(txn),
-            failed: None,
-            wrote: false,
-            ddl: Vec::new(),
-            orphans: Vec::new(),
-        };
+        let effects = Effects::default();
+        let state = State { txn: Some(txn), failed: None, wrote: false, effects };
         Self { shared, id, state: Mutex::new(state) }
     }
 
@@ -111,32 +120,31 @@ impl Session {
     }
 
     /// As [`Session::run`], for a change of the catalog. All or nothing: when `body` fails, what it did
-    /// is rolled back. What it pushes to `ddl` is told to tree handles when it is undone.
+    /// is rolled back.
     pub(crate) fn change_catalog<T>(
         &self,
-        mut body: impl FnMut(&mut Txn, &mut Vec<Ddl>) -> Result<T>,
+        mut body: impl FnMut(&mut Txn, &mut Effects) -> Result<T>,
     ) -> Result<T> {
         let mut state = self.state.lock();
         state.lock_database(&self.shared)?;
-        let (mut ddl, mut orphans) = (Vec::new(), Vec::new());
+        let mut effects = std::mem::take(&mut state.effects);
         let result = state.run(&self.shared, |txn| {
-            let point = txn.savepoint();
-            let result = body(txn, &mut ddl);
+            let (point, mark) = (txn.savepoint(), effects.mark());
+            let result = body(txn, &mut effects);
             if result.is_err() {
                 txn.rollback_to(point)?;
-                ddl.drain(..).rev().for_each(|change| change.take_back(&mut orphans));
+                effects.take_back(mark);
             }
             result
         });
-        state.ddl.append(&mut ddl);
-        state.orphans.append(&mut orphans);
+        state.effects = effects;
         result
     }
 
     pub(crate) fn mark(&self) -> Result<Mark> {
         let mut state = self.state.lock();
         let point = state.run(&self.shared, |txn| Ok(txn.savepoint()))?;
-        Ok(Mark { txn: self.id, point, ddl: state.ddl.len() })
+        Ok(Mark { txn: self.id, point, effects: state.effects.mark() })
     }
 
     /// Undoes everything since `mark`; the transaction goes on.
@@ -148,7 +156,7 @@ impl Session {
         let mut state = self.state.lock();
         let result = state.run(&self.shared, |txn| txn.rollback_to(mark.point));
         match &result {
-            Ok(()) => state.take_back_ddl(mark.ddl),
+            Ok(()) => state.effects.take_back(mark.effects),
             Err(error) => state.fail(error),
         }
         result
@@ -161,17 +169,13 @@ impl Session {
         }
         let txn = state.txn.take().expect("only commit and abort take it, and they consume it");
         let result = txn.commit(durability);
-        let ddl = std::mem::take(&mut state.ddl);
-        let freed = if matches!(result, Ok(_) | Err(Error::CommitUnknown { .. })) {
-            let mut freed = std::mem::take(&mut state.orphans);
-            freed.extend(ddl.iter().filter_map(Ddl::dropped_root));
+        let effects = std::mem::take(&mut state.effects);
+        if matches!(result, Ok(_) | Err(Error::CommitUnknown { .. })) {
             Counters::add(&self.shared.engine.counters.commits);
-            freed
+            self.shared.engine.pending.free_later(effects.moves.committed());
         } else {
-            ddl.into_iter().rev().for_each(|change| change.take_back(&mut state.orphans));
-            std::mem::take(&mut state.orphans)
-        };
-        self.shared.engine.catalog.free_later(freed);
+            self.shared.engine.pending.free_later(effects.aborted());
+        }
         result
     }
 
@@ -193,13 +197,13 @@ impl Session {
         let mut state = self.state.lock();
         let Some(txn) = state.txn.take() else { return Ok(()) };
         // Before the locks go: whoever gets them next must find the flags right.
-        state.take_back_ddl(0);
+        let to_free = std::mem::take(&mut state.effects).aborted();
         let result = txn.abort();
         if state.wrote {
             Counters::add(&self.shared.engine.counters.aborts);
         }
         if result.is_ok() {
-            self.shared.engine.catalog.free_later(std::mem::take(&mut state.orphans));
+            self.shared.engine.pending.free_later(to_free);
         }
         result
     }
@@ -247,29 +251,31 @@ impl State {
     fn fail(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.to_string());
     }
+}
 
-    fn take_back_ddl(&mut self, keep: usize) {
-        for change in self.ddl.split_off(keep).into_iter().rev() {
-            change.take_back(&mut self.orphans);
-        }
+impl Effects {
+    fn mark(&self) -> EffectsMark {
+        EffectsMark { ddl: self.ddl.len(), moves: self.moves.mark() }
+    }
+
+    /// Everything since `mark` was rolled back, or is about to be.
+    fn take_back(&mut self, mark: EffectsMark) {
+        self.ddl.drain(mark.ddl..).rev().for_each(Ddl::take_back);
+        self.moves.take_back(mark.moves);
+    }
+
+    /// The whole transaction is rolled back: what is to be freed afterwards.
+    fn aborted(mut self) -> Vec<Structure> {
+        self.take_back(EffectsMark { ddl: 0, moves: 0 });
+        self.moves.aborted()
     }
 }
 
 impl Ddl {
-    fn take_back(self, orphans: &mut Vec<PageId>) {
+    fn take_back(self) {
         match self {
-            Self::Created(tree) => {
-                tree.set_dropped(true);
-                orphans.push(tree.root());
-            }
+            Self::Created(tree) => tree.set_dropped(true),
             Self::Dropped(tree) => tree.set_dropped(false),
-        }
-    }
-
-    fn dropped_root(&self) -> Option<PageId> {
-        match self {
-            Self::Dropped(tree) => Some(tree.root()),
-            Self::Created(_) => None,
         }
     }
 }

@@ -31,8 +31,8 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Named trees, those of open transactions included.
     pub trees: u64,
-    /// Dropped trees whose pages are not all free yet.
-    pub trees_to_free: u64,
+    /// What was dropped, overwritten or created in vain and whose pages are not all free yet.
+    pub frees_waiting: u64,
     /// Pages in use, the allocation maps' included.
     pub pages_in_use: u64,
     /// Transactions whose rollback failed, and why: they keep their locks and hold the log until the
@@ -64,7 +64,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         retries: counters.retries.load(Ordering::Relaxed),
         checkpoints: counters.checkpoints.load(Ordering::Relaxed),
         trees,
-        trees_to_free: engine.catalog.frees_waiting() as u64,
+        frees_waiting: engine.pending.waiting() as u64,
         pages_in_use: engine.space.pages_in_use()?,
         stranded: engine.txns.stranded(),
         poisoned: match engine.health.check() {

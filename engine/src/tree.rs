@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use argali_access::BTree;
+use argali_access::{BTree, Kind, Structure};
 use argali_base::sync::{Arc, AtomicBool, Ordering};
 use argali_base::{Error, PageId, Result};
 use argali_txn::{LockMode, LockName, Txn};
@@ -57,6 +57,10 @@ impl Tree {
 
     pub(crate) fn btree(&self) -> &BTree {
         &self.0.btree
+    }
+
+    pub(crate) fn structure(&self) -> Structure {
+        Structure { kind: Kind::Tree, first: self.root() }
     }
 
     pub(crate) fn lock_name(&self) -> LockName {

@@ -42,7 +42,7 @@ impl Verification {
 }
 
 pub(crate) fn verify(engine: &Engine) -> Result<Verification> {
-    let _no_frees = engine.catalog.pause_frees();
+    let _no_frees = engine.pending.pause();
     let _no_writers = if engine.read_only {
         None
     } else {
@@ -74,8 +74,8 @@ struct Check<'e> {
 
 impl Check<'_> {
     fn things(&mut self) -> Result<()> {
-        let catalog = &self.engine.catalog;
-        for (name, tree) in catalog.own_trees() {
+        let (catalog, pending) = (&self.engine.catalog, &self.engine.pending);
+        for (name, tree) in [("catalog", catalog.own_tree()), ("pending", pending.tree())] {
             tree.verify(self.survey.of(name))?;
         }
         let mut system = self.engine.txns.begin_system()?;
@@ -89,10 +89,9 @@ impl Check<'_> {
             self.seen.rows += rows;
             self.seen.trees += 1;
         }
-        let pending = catalog.pending(&mut system);
-        for root in self.survey.of("pending").keep(pending)?.unwrap_or_default() {
-            let tree = catalog.btree_at(root);
-            tree.verify_remains(self.survey.of(format!("dropped tree at {root}")))?;
+        let rows = pending.rows(&mut system);
+        for structure in self.survey.of("pending").keep(rows)?.unwrap_or_default() {
+            pending.verify(structure, self.survey.of(format!("pending {structure}")))?;
         }
         Ok(())
     }

@@ -47,8 +47,9 @@ impl Write {
         if let Some(tree) = self.open_existing(name)? {
             return Ok(tree);
         }
-        self.session()
-            .change_catalog(|txn, ddl| engine.catalog.find_or_create(&engine.txns, txn, name, ddl))
+        self.session().change_catalog(|txn, effects| {
+            engine.catalog.find_or_create(&engine.txns, txn, name, effects)
+        })
     }
 
     /// Opens without the write locks of a creation, if `name` seems to exist.
@@ -67,7 +68,7 @@ impl Write {
     /// commit, in the background. [`Error::NotFound`](crate::Error::NotFound) when there is no such tree.
     pub fn drop_tree(&mut self, name: &str) -> Result<()> {
         let engine = &self.session().shared().engine;
-        self.session().change_catalog(|txn, ddl| engine.catalog.remove(txn, name, ddl))
+        self.session().change_catalog(|txn, effects| engine.catalog.remove(txn, name, effects))
     }
 
     /// As [`Read::get`], but locks the key for writing at once. Whoever reads in order to write should

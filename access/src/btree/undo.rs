@@ -9,7 +9,6 @@
 //!  update          writing the old value back      the cell never became shorter: it fits
 //!  delete          the old value, no ghost         the ghost is still there: its page changed after
 //!                                                  this transaction began, so it was not purged
-//!  create          clearing the root's map bit     nobody else knew the root
 //!
 //!  body   old value … │ key … │ root u64 │ key length u16 │ kind u8      read from its end
 //! ```
@@ -46,8 +45,6 @@ pub(super) enum Kind {
     Insert = 0,
     Update = 1,
     Delete = 2,
-    /// Of the tree itself: key and old value are empty.
-    Create = 3,
 }
 
 /// Bytes of a body.
@@ -90,7 +87,6 @@ impl<'a> Body<'a> {
             0 => Kind::Insert,
             1 => Kind::Update,
             2 => Kind::Delete,
-            3 => Kind::Create,
             _ => return None,
         };
         Some(Self { kind, root: PageId::new(u64::from_le_bytes(*root)), key, old })
@@ -116,9 +112,6 @@ impl LogicalUndo for TreeUndo {
         };
         let tree = BTree::open(&self.space, body.root);
         txn.admit(CLR_BYTES + body.old.len(), 1)?;
-        if body.kind == Kind::Create {
-            return tree.uncreate(txn);
-        }
         retry(|patient| tree.take_back(txn, &body, patient))
     }
 
@@ -131,23 +124,11 @@ impl LogicalUndo for TreeUndo {
             Kind::Insert => write!(f, "tree {root}: \"{shown}\" becomes a ghost"),
             Kind::Update => write!(f, "tree {root}: \"{shown}\" gets {} bytes back", old.len()),
             Kind::Delete => write!(f, "tree {root}: \"{shown}\" lives again, {} bytes", old.len()),
-            Kind::Create => write!(f, "tree {root} is given back"),
         }
     }
 }
 
 impl BTree {
-    /// Gives the root back. The page keeps its bytes and its LSN; its next life begins with `Format`.
-    fn uncreate(&self, txn: &mut Txn) -> Result<()> {
-        let space = self.space();
-        let mut map = space.map(self.root())?;
-        let undo = Undo::Logical { owner: TREE_OWNER, body: &[] };
-        txn.update(&mut [Edit { page: &mut map, ops: &[space.bit(self.root(), false)] }], undo);
-        drop(map);
-        space.freed(self.root());
-        Ok(())
-    }
-
     fn take_back(&self, txn: &mut Txn, body: &Body<'_>, patient: bool) -> Attempt<()> {
         let target = self.target(body.key, patient)?;
         let spot = self.spot(&target, body.key)?;
@@ -175,7 +156,6 @@ fn compensate(
     let ops: &[PageOp<'_>] = match body.kind {
         Kind::Insert => &[make_ghost(slot, &flag)],
         Kind::Update | Kind::Delete => &overwrite(slot, &cell, &header, body.old),
-        Kind::Create => unreachable!("`undo` sends creations to `uncreate`"),
     };
     txn.update(&mut [Edit { page: &mut page, ops }], undo);
     Ok(())

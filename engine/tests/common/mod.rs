@@ -39,5 +39,5 @@ pub fn settle(db: &Db) {
     for _ in 0..100 {
         drop(db.read().unwrap());
     }
-    assert_eq!(db.stats().unwrap().trees_to_free, 0);
+    assert_eq!(db.stats().unwrap().frees_waiting, 0);
 }

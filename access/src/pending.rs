@@ -1,0 +1,249 @@
+//! What is to be freed: structures nobody can reach, each remembered by a row until its pages are free.
+//!
+//! ```text
+//!  row       first page u64, big-endian ─► kind u8       1 tree
+//!
+//!  allocate  system transaction    first page, += row          commits, not forced
+//!  take      user's transaction    -= row                      it is in use now
+//!  give      user's transaction    += row                      it is in use no more
+//!  free      system transactions   page after page; row and first page in one record
+//! ```
+//!
+//! A page can be freed only when no rollback can want it back. So nothing is freed by the transaction
+//! that decides it: giving up is a row that an abort takes away again, and aborting a creation brings back
+//! the row that was there before. A crash at any point leaves a structure either in use or with a row:
+//! nothing leaks, and no log record kind of its own is needed.
+//!
+//! Which rows are settled is known without locks: a transaction keeps [`Moves`] and tells
+//! [`Pending::free_later`] at its end; and right after a restart, when no transaction is left, all of them
+//! are ([`Pending::resume`]). Nobody but the owner of the row's lock changes a row, so each settled
+//! structure is queued once, and freed by [`Pending::step`], a batch of pages at a time.
+//!
+//! To add a kind of structure: a number in [`Kind`], and an arm in the two functions that follow it.
+
+mod moves;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Bound;
+
+use argali_base::sync::{Arc, Mutex, MutexGuard};
+use argali_base::{Error, PageId, Result};
+use argali_txn::{Durability, Txn, TxnManager};
+
+use crate::btree::{BTree, Entry};
+use crate::{Space, Survey};
+
+pub use moves::Moves;
+
+/// Pages freed per system transaction: one record each, so this bounds how long one turn takes.
+const FREE_BATCH: usize = 32;
+
+/// What kind of structure begins at a page, by the number its row carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A B+tree; the page is its root.
+    Tree = 1,
+}
+
+/// Something made of pages: its kind, and the page it begins at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Structure {
+    /// What it is.
+    pub kind: Kind,
+    /// The page it is known by, freed last.
+    pub first: PageId,
+}
+
+impl Kind {
+    const fn from_u8(kind: u8) -> Option<Self> {
+        match kind {
+            1 => Some(Self::Tree),
+            _ => None,
+        }
+    }
+}
+
+impl Structure {
+    /// Frees at most `pages` pages, each by a record that removes the last pointer to it; true when only
+    /// the first page is left.
+    fn free_some(self, space: &Arc<Space>, txn: &mut Txn, pages: usize) -> Result<bool> {
+        match self.kind {
+            Kind::Tree => BTree::open(space, self.first).free_some(txn, pages),
+        }
+    }
+
+    /// Checks what [`Structure::free_some`] may have left.
+    fn verify_remains(self, space: &Arc<Space>, survey: &mut Survey) -> Result<()> {
+        match self.kind {
+            Kind::Tree => BTree::open(space, self.first).verify_remains(survey).map(drop),
+        }
+    }
+}
+
+impl fmt::Display for Structure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Tree => "tree",
+        };
+        write!(f, "{kind} at {}", self.first)
+    }
+}
+
+/// The tree of structures to be freed, and the queue of those that may be freed now. One per database.
+pub struct Pending {
+    space: Arc<Space>,
+    tree: BTree,
+    /// Structures whose rows are settled, oldest first.
+    settled: Mutex<VecDeque<Structure>>,
+    /// Held while pages are freed.
+    freeing: Mutex<()>,
+}
+
+impl Pending {
+    /// Makes the tree of a new database.
+    pub fn create_at(space: &Arc<Space>, txn: &mut Txn, root: PageId) -> Result<()> {
+        BTree::create_at(space, txn, root).map(drop)
+    }
+
+    /// The tree with this root. Reads nothing.
+    pub fn open(space: &Arc<Space>, root: PageId) -> Self {
+        Self {
+            space: Arc::clone(space),
+            tree: BTree::open(space, root),
+            settled: Mutex::default(),
+            freeing: Mutex::default(),
+        }
+    }
+
+    /// The tree that holds the rows, for checks.
+    pub fn tree(&self) -> &BTree {
+        &self.tree
+    }
+
+    /// Makes a structure that is freed unless somebody [takes](Pending::take) it: a system transaction
+    /// runs `make`, which allocates the first page and says which it is, and adds the row. After an
+    /// error there is neither.
+    pub fn allocate(
+        &self,
+        txns: &Arc<TxnManager>,
+        kind: Kind,
+        make: impl FnOnce(&mut Txn) -> Result<PageId>,
+    ) -> Result<Structure> {
+        let mut system = txns.begin_system()?;
+        let structure = Structure { kind, first: make(&mut system)? };
+        self.tree.put(&mut system, &key_of(structure), &[kind as u8])?;
+        system.commit(Durability::Relaxed)?;
+        Ok(structure)
+    }
+
+    /// `txn` takes over what was allocated. When that fails, `txn` must be rolled back behind it; `moves`
+    /// then knows what is to be freed.
+    pub fn take(&self, txn: &mut Txn, structure: Structure, moves: &mut Moves) -> Result<()> {
+        // Noted first: whatever fails from here on, the end of the transaction must know of it.
+        moves.taken(structure);
+        let row = self.tree.delete(txn, &key_of(structure))?;
+        assert!(row.is_some(), "{structure} is taken over but was not pending");
+        Ok(())
+    }
+
+    /// `txn` gives up what was in use; it must have kept everybody else out of it by a lock.
+    pub fn give(&self, txn: &mut Txn, structure: Structure, moves: &mut Moves) -> Result<()> {
+        self.tree.put(txn, &key_of(structure), &[structure.kind as u8])?;
+        moves.given(structure);
+        Ok(())
+    }
+
+    /// The rows of `structures` are settled: the transactions that changed them have ended.
+    pub fn free_later(&self, structures: impl IntoIterator<Item = Structure>) {
+        self.settled.lock().extend(structures);
+    }
+
+    /// After a restart, when no transaction is left: every row is settled.
+    pub fn resume(&self, txns: &Arc<TxnManager>) -> Result<()> {
+        let rows = self.rows(&mut txns.begin_system()?)?;
+        self.free_later(rows);
+        Ok(())
+    }
+
+    /// Structures whose pages are still to be freed.
+    pub fn waiting(&self) -> usize {
+        self.settled.lock().len()
+    }
+
+    /// Keeps frees away while the guard lives.
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        self.freeing.lock()
+    }
+
+    /// One turn of freeing: a batch of pages of one structure. Returns whether there is more to do. A
+    /// structure whose pages cannot be freed lets the others go first.
+    pub fn step(&self, txns: &Arc<TxnManager>) -> Result<bool> {
+        let _one = self.freeing.lock();
+        let Some(structure) = self.settled.lock().front().copied() else { return Ok(false) };
+        let freed = self.free_batch(txns, structure);
+        let mut settled = self.settled.lock();
+        match freed {
+            Ok(true) => drop(settled.pop_front()),
+            Ok(false) => {}
+            Err(_) => settled.rotate_left(1),
+        }
+        freed.map(|_| !settled.is_empty())
+    }
+
+    /// Frees some pages; true when all are free, and the row is gone.
+    fn free_batch(&self, txns: &Arc<TxnManager>, structure: Structure) -> Result<bool> {
+        let mut system = txns.begin_system()?;
+        let bare = structure.free_some(&self.space, &mut system, FREE_BATCH)?;
+        if bare {
+            self.tree.remove_and_free(&mut system, &key_of(structure), structure.first)?;
+        }
+        system.commit(Durability::Relaxed)?;
+        Ok(bare)
+    }
+
+    /// Every structure that has a row, settled or not.
+    pub fn rows(&self, txn: &mut Txn) -> Result<Vec<Structure>> {
+        let mut rows = Vec::new();
+        let mut entry = Entry::default();
+        let mut last: Option<[u8; 8]> = None;
+        loop {
+            let from = last.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
+            if !self.tree.next(txn, from, Bound::Unbounded, &mut entry)? {
+                return Ok(rows);
+            }
+            let (structure, key) = decode(&entry)?;
+            rows.push(structure);
+            last = Some(key);
+        }
+    }
+
+    /// Checks a structure that has a row; its last pages may be gone already. As [`BTree::verify`].
+    pub fn verify(&self, structure: Structure, survey: &mut Survey) -> Result<()> {
+        structure.verify_remains(&self.space, survey)
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pending({:?}, {} settled)", self.tree, self.waiting())
+    }
+}
+
+fn key_of(structure: Structure) -> [u8; 8] {
+    structure.first.get().to_be_bytes()
+}
+
+fn decode(entry: &Entry) -> Result<(Structure, [u8; 8])> {
+    let key = entry.key.as_slice().try_into().ok();
+    let kind = match entry.value[..] {
+        [kind] => Kind::from_u8(kind),
+        _ => None,
+    };
+    let Some((key, kind)) = key.zip(kind) else {
+        let what = format!("pending: {:02x?} ─► {:02x?} makes no sense", entry.key, entry.value);
+        return Err(Error::corrupt("data", 0, None, what));
+    };
+    Ok((Structure { kind, first: PageId::new(u64::from_be_bytes(key)) }, key))
+}
