@@ -24,8 +24,9 @@
 //!
 //! Reading order: [`node`] (layout), [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
 //! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`]
-//! and [`purge`]; [`scan`], [`free`], [`verify`].
+//! and [`purge`]; [`scan`] and [`backward`], [`free`], [`verify`].
 
+mod backward;
 mod delete;
 mod descent;
 mod free;

@@ -1,4 +1,4 @@
-//! A warm transaction on a tree allocates nothing: point reads, updates, deletes and revivals, scans.
+//! A warm transaction on a tree allocates nothing: point reads, updates, deletes and revivals, scans both ways.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -27,6 +27,13 @@ fn use_it(world: &World, tree: &BTree, keys: &[Vec<u8>], buffers: &mut Buffers) 
         key.extend_from_slice(at);
         for _ in 0..5 {
             if !tree.next(&mut txn, Excluded(key), Unbounded, entry).unwrap() {
+                break;
+            }
+            key.clear();
+            key.extend_from_slice(&entry.key);
+        }
+        for _ in 0..8 {
+            if !tree.prev(&mut txn, Unbounded, Excluded(key), entry).unwrap() {
                 break;
             }
             key.clear();

@@ -4,13 +4,13 @@
 
 mod common;
 
-use std::ops::Bound::Unbounded;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use argali_access::{BTree, Entry, Finding, Survey};
 use argali_base::{Error, PageId};
 use argali_pager::{PageKind, PageOp};
-use argali_txn::{Durability, Edit, Undo};
-use common::{World, key, scan};
+use argali_txn::{Durability, Edit, Isolation, Undo};
+use common::{World, key, scan, scan_back};
 
 /// A tree of three levels; the ids of its root, an inner node and three neighbouring leaves.
 struct Victim {
@@ -81,6 +81,13 @@ impl Victim {
             found += usize::from(Self::ends(self.tree.put(&mut txn, &between, &[2; 600])));
         }
         found += usize::from(Self::ends(scan(&self.tree, &mut txn, Unbounded, Unbounded)));
+        found += usize::from(Self::ends(scan_back(&self.tree, &mut txn, Unbounded, Unbounded)));
+        for n in (0..200).step_by(9) {
+            let (bound, mut entry) = (row(n), Entry::default());
+            let to = Excluded(&bound[..]);
+            let step = self.tree.prev(&mut txn, Unbounded, to, &mut entry);
+            found += usize::from(Self::ends(step));
+        }
         let mut entry = Entry::default();
         found +=
             usize::from(Self::ends(self.tree.next(&mut txn, Unbounded, Unbounded, &mut entry)));
@@ -188,6 +195,21 @@ fn cells_that_are_none() {
             victim.use_it();
         }
     }
+}
+
+/// Only a backward walk follows separators again and again: they must lead to the left. Here one has a
+/// head that says so, and is none.
+#[test]
+fn separators_in_circles() {
+    let victim = Victim::new();
+    let mut cell = child(&victim.world, victim.inner, 1).get().to_le_bytes().to_vec();
+    cell.extend_from_slice(b"zzz");
+    let head = u32::from_be_bytes(*b"aaaa");
+    let cell: &'static [u8] = Box::leak(cell.into_boxed_slice());
+    victim.damage(victim.inner, &[PageOp::Replace { slot: 1, head, cell }]);
+    victim.damage(victim.leaves[1], &[PageOp::Truncate { slot: 0 }]);
+    let mut txn = victim.world.begin_at(Isolation::ReadCommitted);
+    assert!(Victim::ends(scan_back(&victim.tree, &mut txn, Unbounded, Unbounded)));
 }
 
 #[test]

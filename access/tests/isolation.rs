@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
-use argali_access::BTree;
+use argali_access::{BTree, Entry};
 use argali_base::Error;
 use argali_txn::{Durability, Isolation, LockMode, LockName, Txn};
-use common::{World, get, key, scan, scan_all};
+use common::{World, get, key, scan, scan_all, scan_back};
 
 const LEVELS: [Isolation; 3] =
     [Isolation::Serializable, Isolation::RepeatableRead, Isolation::ReadCommitted];
@@ -40,7 +40,13 @@ fn tens(world: &World, count: u64, value: &[u8]) -> BTree {
     tree
 }
 
-fn range(tree: &BTree, txn: &mut Txn, from: u64, to: u64) -> usize {
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+type Scan = fn(&BTree, &mut Txn, Bound<&[u8]>, Bound<&[u8]>) -> argali_base::Result<Rows>;
+
+/// What holds for one direction holds for the other.
+const WAYS: [(&str, Scan); 2] = [("forward", scan), ("backward", scan_back)];
+
+fn range(scan: Scan, tree: &BTree, txn: &mut Txn, from: u64, to: u64) -> usize {
     scan(tree, txn, Included(&key(from)), Excluded(&key(to))).unwrap().len()
 }
 
@@ -48,19 +54,19 @@ fn range(tree: &BTree, txn: &mut Txn, from: u64, to: u64) -> usize {
 fn a_scanned_range_takes_no_phantoms_until_commit() {
     let world = World::new();
     let tree = tens(&world, 10, b"v");
-    for isolation in LEVELS {
+    for (isolation, (way, scan)) in LEVELS.iter().flat_map(|level| WAYS.map(|way| (*level, way))) {
         let serializable = isolation == Isolation::Serializable;
         let mut reader = world.begin_at(isolation);
-        assert_eq!(range(&tree, &mut reader, 35, 65), 3, "40, 50, 60");
+        assert_eq!(range(scan, &tree, &mut reader, 35, 65), 3, "40, 50, 60 {way}");
         for inside in [36, 45, 55, 64, 65, 69] {
-            assert_eq!(could_insert(&world, &tree, &key(inside)), !serializable, "{inside}");
+            assert_eq!(could_insert(&world, &tree, &key(inside)), !serializable, "{inside} {way}");
         }
         // The gap below 40 is locked as a whole: 31 waits, too, though it is no phantom.
-        assert_eq!(could_insert(&world, &tree, &key(31)), !serializable);
+        assert_eq!(could_insert(&world, &tree, &key(31)), !serializable, "{way}");
         for outside in [5, 25, 75, 101] {
-            assert!(could_insert(&world, &tree, &key(outside)), "{outside}");
+            assert!(could_insert(&world, &tree, &key(outside)), "{outside} {way}");
         }
-        assert_eq!(range(&tree, &mut reader, 35, 65), 3);
+        assert_eq!(range(scan, &tree, &mut reader, 35, 65), 3);
         reader.commit(Durability::Sync).unwrap();
         assert!(could_insert(&world, &tree, &key(45)));
         // What the inserters left are ghosts; they are borders now, and must guard as well.
@@ -70,13 +76,17 @@ fn a_scanned_range_takes_no_phantoms_until_commit() {
 #[test]
 fn a_scan_to_the_end_guards_what_lies_above() {
     let world = World::new();
-    for tree in [tens(&world, 3, b"v"), world.tree()] {
-        let mut reader = world.begin();
-        let seen = scan_all(&tree, &mut reader).len();
-        assert!(!could_insert(&world, &tree, &key(99)));
-        assert_eq!(scan_all(&tree, &mut reader).len(), seen);
-        reader.commit(Durability::Sync).unwrap();
-        assert!(could_insert(&world, &tree, &key(99)));
+    for (way, scan) in WAYS {
+        for tree in [tens(&world, 3, b"v"), world.tree()] {
+            let mut reader = world.begin();
+            let seen = scan(&tree, &mut reader, Unbounded, Unbounded).unwrap().len();
+            for outside in [5, 99] {
+                assert!(!could_insert(&world, &tree, &key(outside)), "{outside} {way}");
+            }
+            assert_eq!(scan_all(&tree, &mut reader).len(), seen);
+            reader.commit(Durability::Sync).unwrap();
+            assert!(could_insert(&world, &tree, &key(99)));
+        }
     }
 }
 
@@ -86,12 +96,52 @@ fn gaps_across_leaves_are_guarded() {
     let world = World::new();
     let tree = tens(&world, 40, &[0; 800]);
     assert!(world.verify(&[&tree])[0].pages > 10);
-    let mut reader = world.begin();
-    assert_eq!(range(&tree, &mut reader, 0, 1000), 40);
-    for n in 1..=40 {
-        assert!(!could_insert(&world, &tree, &key(10 * n - 5)), "below {}", 10 * n);
-        assert!(!could_insert(&world, &tree, &key(10 * n + 1)), "above {}", 10 * n);
+    for (way, scan) in WAYS {
+        let mut reader = world.begin();
+        assert_eq!(range(scan, &tree, &mut reader, 0, 1000), 40);
+        for n in 1..=40 {
+            assert!(!could_insert(&world, &tree, &key(10 * n - 5)), "below {} {way}", 10 * n);
+            assert!(!could_insert(&world, &tree, &key(10 * n + 1)), "above {} {way}", 10 * n);
+        }
     }
+}
+
+/// One step backward guards what it passed and not what lies beyond: the border above, the gap between,
+/// and the key it found.
+#[test]
+fn one_step_backward_guards_the_gap_it_crossed() {
+    let world = World::new();
+    let tree = tens(&world, 40, &[0; 800]);
+    for n in 2..40 {
+        let mut reader = world.begin();
+        let (bound, mut entry) = (key(10 * n + 5), Entry::default());
+        assert!(tree.prev(&mut reader, Unbounded, Excluded(&bound), &mut entry).unwrap());
+        assert_eq!(entry.key, key(10 * n));
+        for inside in [10 * n - 1, 10 * n + 1, 10 * n + 9] {
+            assert!(!could_insert(&world, &tree, &key(inside)), "{inside}");
+        }
+        for outside in [10 * n - 11, 10 * n + 11] {
+            assert!(could_insert(&world, &tree, &key(outside)), "{outside}");
+        }
+    }
+}
+
+/// A step that goes on where the last one was relies on the gap the last one locked; one that begins
+/// elsewhere must not.
+#[test]
+fn a_step_from_a_key_never_scanned_guards_the_gap_below_it() {
+    let world = World::new();
+    let tree = tens(&world, 10, b"v");
+    let mut reader = world.begin();
+    let (mut entry, bound) = (Entry::default(), key(50));
+    // Under read committed nothing is locked, but the trace leads to the key.
+    let mut glance = world.begin_at(Isolation::ReadCommitted);
+    assert!(tree.next(&mut glance, Included(&bound), Unbounded, &mut entry).unwrap());
+    assert_eq!(entry.key, bound);
+    assert!(tree.prev(&mut reader, Unbounded, Excluded(&bound), &mut entry).unwrap());
+    assert_eq!(entry.key, key(40));
+    assert!(!could_insert(&world, &tree, &key(45)));
+    assert!(could_insert(&world, &tree, &key(55)));
 }
 
 #[test]
@@ -99,7 +149,7 @@ fn an_inserter_keeps_both_halves_of_the_gap_it_relies_on() {
     let world = World::new();
     let tree = tens(&world, 10, b"v");
     let mut txn = world.begin();
-    assert_eq!(range(&tree, &mut txn, 35, 45), 1);
+    assert_eq!(range(scan, &tree, &mut txn, 35, 45), 1);
     tree.put(&mut txn, &key(37), b"mine").unwrap();
     for n in [36, 38, 44] {
         assert!(!could_insert(&world, &tree, &key(n)), "{n}");
@@ -142,6 +192,9 @@ fn nobody_reads_what_is_not_committed() {
             let from = key(n - 1);
             let row = scan(&tree, &mut reader, Included(&from), Included(&key(n)));
             assert!(blocked(row), "{isolation:?} scan {n}");
+            let mut reader = world.hasty(isolation);
+            let row = scan_back(&tree, &mut reader, Included(&from), Included(&key(n)));
+            assert!(blocked(row), "{isolation:?} scan back {n}");
         }
     }
     writer.abort().unwrap();
@@ -179,6 +232,7 @@ fn commit_lsn_saves_the_lock() {
     let before = world.txns.lock_stats().acquired;
     get(&tree, &mut reader, &key(20));
     scan_all(&tree, &mut reader);
+    scan_back(&tree, &mut reader, Unbounded, Unbounded).unwrap();
     assert_eq!(world.txns.lock_stats().acquired, before);
 }
 
@@ -191,6 +245,7 @@ fn a_lock_on_the_tree_covers_its_keys() {
     reader.lock(LockName::Tree(tree.root().get()), LockMode::S).unwrap();
     let before = world.txns.lock_stats().acquired;
     assert_eq!(scan_all(&tree, &mut reader).len(), 10);
+    assert_eq!(scan_back(&tree, &mut reader, Unbounded, Unbounded).unwrap().len(), 10);
     get(&tree, &mut reader, &key(45));
     assert_eq!(world.txns.lock_stats().acquired, before);
     assert!(!could_insert(&world, &tree, &key(45)));
@@ -254,13 +309,13 @@ fn ghosts_stay_while_a_reader_relies_on_them() {
     let tree = tens(&world, 10, &[0; 300]);
     delete_tens(&world, &tree, 4, 6);
     let mut reader = world.begin();
-    assert_eq!(range(&tree, &mut reader, 35, 65), 0);
+    assert_eq!(range(scan, &tree, &mut reader, 35, 65), 0);
     delete_tens(&world, &tree, 8, 10);
     assert_eq!(press(&world, &[&tree]), 3, "80, 90 and 100 went; 40, 50 and 60 stay");
     for n in [36, 40, 45, 50, 55, 64] {
         assert!(!could_insert(&world, &tree, &key(n)), "{n}");
     }
-    assert_eq!(range(&tree, &mut reader, 35, 65), 0);
+    assert_eq!(range(scan, &tree, &mut reader, 35, 65), 0);
 }
 
 /// A scanner's own ghosts are borders of its own gaps.
@@ -270,7 +325,7 @@ fn nobody_purges_the_ghosts_they_locked_themselves() {
     let tree = tens(&world, 10, &[0; 300]);
     delete_tens(&world, &tree, 4, 6);
     let mut txn = world.begin();
-    assert_eq!(range(&tree, &mut txn, 35, 65), 0);
+    assert_eq!(range(scan, &tree, &mut txn, 35, 65), 0);
     // The page is settled: nothing but the locks keeps them.
     tree.put(&mut txn, &key(900), &[1; 900]).unwrap();
     tree.put(&mut txn, &key(901), &[1; 900]).unwrap();
@@ -284,7 +339,12 @@ fn scans_respect_every_kind_of_bound() {
     let tree = tens(&world, 5, b"v");
     let mut txn = world.begin();
     let (low, high) = (key(20), key(40));
-    let mut count = |from, to| scan(&tree, &mut txn, from, to).unwrap().len();
+    let mut count = |from, to| {
+        let mut back = scan_back(&tree, &mut txn, from, to).unwrap();
+        back.reverse();
+        assert_eq!(scan(&tree, &mut txn, from, to).unwrap(), back);
+        back.len()
+    };
     assert_eq!(count(Included(&low[..]), Included(&high[..])), 3);
     assert_eq!(count(Excluded(&low[..]), Included(&high[..])), 2);
     assert_eq!(count(Included(&low[..]), Excluded(&high[..])), 2);

@@ -6,11 +6,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use argali_access::BTree;
+use argali_access::{BTree, Entry};
 use argali_base::Error;
 use argali_pager::TornPages;
 use argali_txn::{Durability, Isolation, Savepoint, Txn};
-use common::{Setup, World, get, scan, scan_all};
+use common::{Setup, World, get, scan, scan_all, scan_back};
 use proptest::prelude::*;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -23,10 +23,32 @@ enum Step {
     DeleteRange(Vec<u8>, usize),
     Get(Vec<u8>),
     Scan(Bound<Vec<u8>>, Bound<Vec<u8>>),
+    /// Back and forth from a key, with changes under way.
+    Walk(Vec<u8>, Vec<Move>),
     Savepoint,
     RollBack,
     Commit,
     Abort,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Next,
+    Prev,
+    /// Deletes the row stood upon.
+    Delete,
+    /// Writes a row where the walk stands, of this many bytes.
+    Put(usize),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        4 => Just(Move::Next),
+        4 => Just(Move::Prev),
+        1 => Just(Move::Delete),
+        1 => (0_usize..700).prop_map(Move::Put),
+    ];
+    prop::collection::vec(one, 0..30)
 }
 
 /// Few distinct prefixes, so that keys meet, nest and share their heads; some long.
@@ -59,6 +81,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (keys(), 0_usize..40).prop_map(|(k, n)| Step::DeleteRange(k, n)),
         3 => keys().prop_map(Step::Get),
         2 => (bounds(), bounds()).prop_map(|(a, b)| Step::Scan(a, b)),
+        2 => (keys(), moves()).prop_map(|(key, moves)| Step::Walk(key, moves)),
         2 => Just(Step::Savepoint),
         2 => Just(Step::RollBack),
         2 => Just(Step::Commit),
@@ -123,7 +146,11 @@ impl Run {
                     .collect();
                 let (from, to) = (from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice));
                 assert_eq!(scan(&tree, self.txn(), from, to).unwrap(), expected);
+                let mut back = scan_back(&tree, self.txn(), from, to).unwrap();
+                back.reverse();
+                assert_eq!(back, expected, "backward");
             }
+            Step::Walk(key, moves) => self.walk(key.clone(), moves),
             Step::Savepoint => {
                 let savepoint = self.txn().savepoint();
                 self.savepoints.push((savepoint, self.now.clone()));
@@ -136,6 +163,41 @@ impl Run {
             }
             Step::Commit => self.end(true),
             Step::Abort => self.end(false),
+        }
+    }
+
+    /// One entry for all steps, as cursors do.
+    fn walk(&mut self, mut at: Vec<u8>, moves: &[Move]) {
+        let (tree, mut entry) = (self.tree.clone(), Entry::default());
+        for step in moves {
+            let here = Bound::Excluded(&at[..]);
+            let (found, expected) = match step {
+                Move::Next => {
+                    let found = tree.next(self.txn(), here, Bound::Unbounded, &mut entry);
+                    let above = (Bound::Excluded(&at), Bound::Unbounded);
+                    (found.unwrap(), self.now.range::<Vec<u8>, _>(above).next())
+                }
+                Move::Prev => {
+                    let found = tree.prev(self.txn(), Bound::Unbounded, here, &mut entry);
+                    (found.unwrap(), self.now.range::<Vec<u8>, _>(..&at).next_back())
+                }
+                Move::Delete => {
+                    assert_eq!(tree.delete(self.txn(), &at).unwrap(), self.now.remove(&at));
+                    continue;
+                }
+                Move::Put(len) => {
+                    let value = vec![1; *len];
+                    if self.fits(&at, &value) {
+                        tree.put(self.txn(), &at, &value).unwrap();
+                        self.now.insert(at.clone(), value);
+                    }
+                    continue;
+                }
+            };
+            assert_eq!(found.then_some((&entry.key, &entry.value)), expected, "{step:?} {at:?}");
+            if found {
+                at.clone_from(&entry.key);
+            }
         }
     }
 

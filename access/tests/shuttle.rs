@@ -5,14 +5,14 @@
 
 mod common;
 
-use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use argali_access::BTree;
 use argali_base::Result;
 use argali_base::sync::thread;
 use argali_txn::{Durability, Txn};
-use common::{Setup, World, get, key, scan, scan_all};
+use common::{Setup, World, get, key, scan, scan_all, scan_back};
 
 /// Each builds a database: enough for a look, raise it for a search.
 const ROUNDS: usize = 60;
@@ -93,6 +93,30 @@ fn a_scan_that_ends_in_the_gap_an_insert_enters() {
         run(stage, |txn| stage.tree.put(txn, &key(25), b"new").map(drop));
     }
     model(&[|stage| scan_twice(stage, 28), insert], |_| {});
+}
+
+#[test]
+fn a_backward_scan_and_inserts_at_the_border_of_two_leaves() {
+    fn scan_back_twice(stage: &Stage) {
+        let mut txn = stage.world.begin();
+        let (from, to) = (key(25), key(55));
+        let rows = |txn: &mut Txn| scan_back(&stage.tree, txn, Included(&from), Excluded(&to));
+        let Ok(first) = rows(&mut txn) else { return };
+        let Ok(second) = scan(&stage.tree, &mut txn, Included(&from), Excluded(&to)) else {
+            return;
+        };
+        assert_eq!(first.len(), second.len(), "a phantom");
+        assert!(first.len() >= 3, "rows that were there all the time");
+        txn.commit(Durability::Relaxed).unwrap();
+    }
+    fn insert(stage: &Stage) {
+        for n in [35, 53, 31] {
+            run(stage, |txn| stage.tree.put(txn, &key(n), &[1; 900]).map(drop));
+        }
+    }
+    model(&[scan_back_twice, insert], |stage| {
+        assert_eq!(scan_all(&stage.tree, &mut stage.world.begin()).len(), 9);
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::thread;
 use argali_access::BTree;
 use argali_base::Result;
 use argali_txn::{Durability, Isolation, Txn};
-use common::{Setup, World, get, key, scan, scan_all};
+use common::{Setup, World, get, key, scan, scan_all, scan_back};
 
 const THREADS: u64 = 4;
 
@@ -105,6 +105,11 @@ fn own_keys_are_all_there(
         number % THREADS == n
     };
     let seen: Vec<_> = seen.into_iter().filter(|(k, _)| own(k)).collect();
+    let back = scan_back(tree, txn, Bound::Included(from), Bound::Included(&to));
+    if let Ok(back) = back {
+        let back: Vec<_> = back.into_iter().rev().filter(|(k, _)| own(k)).collect();
+        assert_eq!(back, seen, "backward");
+    }
     let expected: Vec<_> =
         model.range(from.to_vec()..=to).map(|(k, v)| (k.clone(), v.clone())).collect();
     assert_eq!(seen, expected);
@@ -149,9 +154,10 @@ fn no_phantoms_under_transfers() {
             })
             .collect();
         scope.spawn(|| {
-            while !done.load(Ordering::Acquire) || sums.load(Ordering::Relaxed) == 0 {
+            while !done.load(Ordering::Acquire) || sums.load(Ordering::Relaxed) < 2 {
+                let way = if sums.load(Ordering::Relaxed) % 2 == 0 { scan } else { scan_back };
                 let sum = run(&world, Isolation::Serializable, |txn| {
-                    let all = scan(&tree, txn, Bound::Unbounded, Bound::Unbounded)?;
+                    let all = way(&tree, txn, Bound::Unbounded, Bound::Unbounded)?;
                     Ok(all.iter().map(|(_, v)| amount(v)).sum::<u64>())
                 });
                 assert_eq!(sum, TOTAL);

@@ -130,6 +130,16 @@ impl BTree {
     /// The node at `level` under which `key` belongs, with its level (less than asked for when the whole
     /// tree is lower).
     pub(super) fn descend(&self, key: &[u8], level: u8, patient: bool) -> Attempt<(Node<'_>, u8)> {
+        self.descend_by(level, patient, |view| Ok(search::in_inner(view, key)?.1))
+    }
+
+    /// As [`BTree::descend`], by the children that `choose` names.
+    pub(super) fn descend_by(
+        &self,
+        level: u8,
+        patient: bool,
+        mut choose: impl FnMut(&PageGlimpse<'_>) -> Result<PageId, Restart>,
+    ) -> Attempt<(Node<'_>, u8)> {
         let mut node = self.open_node(self.root(), patient)?;
         let mut here = self.look(&node.glimpse, |view| node::level(view, self.root()))?;
         loop {
@@ -140,7 +150,7 @@ impl BTree {
                 if here <= level {
                     return Ok(Step::Arrived);
                 }
-                Ok(Step::Down(search::in_inner(view, key)?.1))
+                choose(view).map(Step::Down)
             })?;
             let Step::Down(child) = step else { return Ok((node, here)) };
             node = self.step_down(&node, child, patient)?;

@@ -42,7 +42,7 @@ pub(super) const GAP_INSERT: LockMode = LockMode::Key { key: KeyMode::None, gap:
 /// Removal of a key's cell: nobody may have locked anything there.
 pub(super) const REMOVE: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::X };
 /// S on the gap below a key.
-const GAP_S: LockMode = LockMode::Key { key: KeyMode::None, gap: Gap::S };
+pub(super) const GAP_S: LockMode = LockMode::Key { key: KeyMode::None, gap: Gap::S };
 /// S on a key and on the gap below it.
 const KEY_S_GAP_S: LockMode = LockMode::Key { key: KeyMode::S, gap: Gap::S };
 

@@ -16,12 +16,14 @@
 //! The caller holds nothing between steps. A step remembers in the [`Entry`] where it was; if the key is
 //! still there, the next step goes on behind it without descending.
 
+use std::cmp::Ordering;
 use std::ops::Bound;
 
 use argali_base::{PageId, Result};
 use argali_buffer_pool::Restart;
 use argali_txn::{LockMode, LockName, Txn};
 
+use super::backward::Border;
 use super::descent::{Attempt, Node, Stop, retry};
 use super::locks::ScanLocks;
 use super::node::{self, LeafCell};
@@ -36,7 +38,9 @@ pub struct Entry {
     /// Its value.
     pub value: Vec<u8>,
     /// Where it was found.
-    trace: Option<Trace>,
+    pub(super) trace: Option<Trace>,
+    /// Room for a backward step to note how far to the left it is.
+    pub(super) border: Border,
 }
 
 impl PartialEq for Entry {
@@ -50,17 +54,17 @@ impl Eq for Entry {}
 /// Where a key was. If the key is still there, it is the place: a key stands in one leaf only, and a
 /// leaf stays in its tree.
 #[derive(Clone, Copy, Debug)]
-struct Trace {
+pub(super) struct Trace {
     leaf: PageId,
-    slot: usize,
+    pub(super) slot: usize,
 }
 
 /// A step under way.
-struct Walk<'t> {
-    leaf: Node<'t>,
-    slot: usize,
+pub(super) struct Walk<'t> {
+    pub(super) leaf: Node<'t>,
+    pub(super) slot: usize,
     /// The leaf whose end was passed since the last locked key.
-    passed: Option<Node<'t>>,
+    pub(super) passed: Option<Node<'t>>,
 }
 
 /// What stands at a slot.
@@ -71,11 +75,11 @@ enum Seen {
 }
 
 /// What a step asks for, and in whose name.
-struct Order<'a> {
-    txn: &'a mut Txn,
-    locks: ScanLocks,
-    from: Bound<&'a [u8]>,
-    to: Bound<&'a [u8]>,
+pub(super) struct Order<'a> {
+    pub(super) txn: &'a mut Txn,
+    pub(super) locks: ScanLocks,
+    pub(super) from: Bound<&'a [u8]>,
+    pub(super) to: Bound<&'a [u8]>,
 }
 
 impl BTree {
@@ -98,15 +102,20 @@ impl BTree {
         retry(|patient| self.step(&mut order, entry, patient))
     }
 
-    fn step(&self, order: &mut Order<'_>, entry: &mut Entry, patient: bool) -> Attempt<bool> {
+    pub(super) fn step(
+        &self,
+        order: &mut Order<'_>,
+        entry: &mut Entry,
+        patient: bool,
+    ) -> Attempt<bool> {
         let mut walk = self.begin(order.from, entry.trace.take(), patient)?;
-        // The greatest key known to lie to the left: keys must ascend, or links run in a circle.
+        // How the next key must compare with the one in `entry`: keys ascend, or links run in a circle.
         let mut floor = match order.from {
             Bound::Included(_) | Bound::Unbounded => None,
             Bound::Excluded(key) => {
                 entry.key.clear();
                 entry.key.extend_from_slice(key);
-                Some(())
+                Some(Ordering::Greater)
             }
         };
         loop {
@@ -118,8 +127,8 @@ impl BTree {
                 }
                 Seen::Cell(cell) => cell,
             };
-            self.take_key(&walk, cell, floor.is_some(), &mut entry.key)?;
-            floor = Some(());
+            self.take_key(&walk, cell, floor, &mut entry.key)?;
+            floor = Some(Ordering::Greater);
             let inside = within(&entry.key, order.to);
             walk = self.lock_step(order, (cell, inside), &entry.key, walk)?;
             if !inside {
@@ -136,8 +145,9 @@ impl BTree {
     /// Where the range begins: traced, or by descent.
     fn begin(&self, from: Bound<&[u8]>, trace: Option<Trace>, patient: bool) -> Attempt<Walk<'_>> {
         if let (Bound::Excluded(key), Some(trace)) = (from, trace)
-            && let Some(walk) = self.resume(key, trace, patient)?
+            && let Some(mut walk) = self.resume(key, trace, patient)?
         {
+            walk.slot += 1;
             return Ok(walk);
         }
         let (Bound::Included(key) | Bound::Excluded(key)) = from else {
@@ -150,8 +160,13 @@ impl BTree {
         Ok(Walk { leaf, slot: place.slot + usize::from(skip), passed: None })
     }
 
-    /// Behind `key`, if it is where the trace says.
-    fn resume(&self, key: &[u8], trace: Trace, patient: bool) -> Attempt<Option<Walk<'_>>> {
+    /// At `key`, if it is where the trace says.
+    pub(super) fn resume(
+        &self,
+        key: &[u8],
+        trace: Trace,
+        patient: bool,
+    ) -> Attempt<Option<Walk<'_>>> {
         // A trace is only a hint: whatever is wrong with it, the descent will tell.
         let Ok(leaf) = self.open_node(trace.leaf, patient) else { return Ok(None) };
         let is_it = self.look(&leaf.glimpse, |view| {
@@ -162,7 +177,7 @@ impl BTree {
             let cell = LeafCell::read(view, trace.slot)?;
             Ok(view.compare(cell.key_at(), cell.key_len, key)?.is_eq())
         })?;
-        Ok(is_it.then_some(Walk { leaf, slot: trace.slot + 1, passed: None }))
+        Ok(is_it.then_some(Walk { leaf, slot: trace.slot, passed: None }))
     }
 
     fn peek(&self, walk: &Walk<'_>) -> Attempt<Seen> {
@@ -193,16 +208,17 @@ impl BTree {
         Ok(())
     }
 
-    /// Copies the key; it must be greater than the one in `key` if that is a `floor`.
-    fn take_key(
+    /// Copies the key; it must compare with the one in `key` as `expected`.
+    pub(super) fn take_key(
         &self,
         walk: &Walk<'_>,
         cell: LeafCell,
-        floor: bool,
+        expected: Option<Ordering>,
         key: &mut Vec<u8>,
     ) -> Attempt<()> {
         self.look(&walk.leaf.glimpse, |view| {
-            if floor && !view.compare(cell.key_at(), cell.key_len, key)?.is_gt() {
+            let order = view.compare(cell.key_at(), cell.key_len, key)?;
+            if expected.is_some_and(|expected| order != expected) {
                 return Err(Restart);
             }
             key.clear();
@@ -210,8 +226,8 @@ impl BTree {
         })
     }
 
-    /// Locks the key just seen and makes sure that it is still the next one.
-    fn lock_step<'t>(
+    /// Locks the key just seen and makes sure that it is still the next one (backwards: the one before).
+    pub(super) fn lock_step<'t>(
         &self,
         order: &mut Order<'_>,
         (cell, inside): (LeafCell, bool),
@@ -247,7 +263,12 @@ impl BTree {
         Ok(false)
     }
 
-    fn take_value(&self, walk: &Walk<'_>, cell: LeafCell, entry: &mut Entry) -> Attempt<()> {
+    pub(super) fn take_value(
+        &self,
+        walk: &Walk<'_>,
+        cell: LeafCell,
+        entry: &mut Entry,
+    ) -> Attempt<()> {
         self.look(&walk.leaf.glimpse, |view| {
             entry.value.clear();
             view.copy(cell.value_at(), cell.value_len, &mut entry.value)

@@ -42,6 +42,27 @@ pub(super) fn in_leaf(view: &impl View, key: &[u8]) -> Result<Place, Restart> {
 
 /// The slot and child of an inner node under which `key` belongs: the last separator not above it.
 pub(super) fn in_inner(view: &impl View, key: &[u8]) -> Result<(usize, PageId), Restart> {
+    child_before(view, key, Ordering::is_gt)
+}
+
+/// The slot and child of an inner node under which the keys just below `key` belong: the last separator
+/// below it.
+pub(super) fn below_in_inner(view: &impl View, key: &[u8]) -> Result<(usize, PageId), Restart> {
+    child_before(view, key, Ordering::is_ge)
+}
+
+/// The last slot and child of an inner node.
+pub(super) fn last_in_inner(view: &impl View) -> Result<(usize, PageId), Restart> {
+    let slot = view.slot_count()?.checked_sub(1).ok_or(Restart)?;
+    Ok((slot, InnerCell::read(view, slot)?.child))
+}
+
+/// The child before the first separator that is `past` the key, as it compares with it.
+fn child_before(
+    view: &impl View,
+    key: &[u8],
+    past: impl Fn(Ordering) -> bool,
+) -> Result<(usize, PageId), Restart> {
     let wanted = head(key);
     // Slot 0 stands for minus infinity: it is never compared.
     let (mut low, mut high) = (1, view.slot_count()?);
@@ -54,7 +75,7 @@ pub(super) fn in_inner(view: &impl View, key: &[u8]) -> Result<(usize, PageId), 
             }
             unequal => unequal,
         };
-        if order == Ordering::Greater { high = mid } else { low = mid + 1 }
+        if past(order) { high = mid } else { low = mid + 1 }
     }
     let slot = low - 1;
     Ok((slot, InnerCell::read(view, slot)?.child))

@@ -125,6 +125,22 @@ pub(crate) fn scan(
     Ok(out)
 }
 
+/// As [`scan`], from the end to the beginning.
+pub(crate) fn scan_back(
+    tree: &BTree,
+    txn: &mut Txn,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+) -> argali_base::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (mut entry, mut out) = (Entry::default(), Vec::new());
+    let mut to = to.map(<[u8]>::to_vec);
+    while tree.prev(txn, from, to.as_ref().map(Vec::as_slice), &mut entry)? {
+        out.push((entry.key.clone(), entry.value.clone()));
+        to = Bound::Excluded(entry.key.clone());
+    }
+    Ok(out)
+}
+
 pub(crate) fn scan_all(tree: &BTree, txn: &mut Txn) -> Vec<(Vec<u8>, Vec<u8>)> {
     scan(tree, txn, Bound::Unbounded, Bound::Unbounded).unwrap()
 }
