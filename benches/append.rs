@@ -21,7 +21,7 @@ fn append(c: &mut Criterion) {
         mutations: argali_wal::Mutations::default(),
     };
     let disk = Arc::new(SimDisk::memory());
-    let id = LogId { database: 1, timeline: 1 };
+    let id = LogId { database: 1, timeline: 1, branch: 0 };
     let wal = Wal::create(disk, id, options, Health::new()).expect("a new log");
     let mut changes = ChangesBuilder::default();
     changes.push(PageId::new(7), Lsn::NONE, |out| out.extend_from_slice(&[7; 64]));

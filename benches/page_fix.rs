@@ -43,7 +43,7 @@ fn pool_of_formatted_pages() -> Arc<BufferPool> {
         writer_thread: false,
         mutations: argali_wal::Mutations::default(),
     };
-    let id = LogId { database: 1, timeline: 1 };
+    let id = LogId { database: 1, timeline: 1, branch: 0 };
     let wal = Wal::create(Arc::clone(&disk), id, log_options, health.clone()).expect("a new log");
     let pager_options = PagerOptions {
         page_size: PageSize::DEFAULT,

@@ -72,7 +72,7 @@ pub(crate) fn log_files(disk: &dyn Disk) -> Result<Vec<String>> {
 pub(crate) fn create(options: Options, disk: &Arc<dyn Disk>) -> Result<Engine> {
     options.validate_for(options.page_size, options.segment_bytes)?;
     let first = Control {
-        log: LogId { database: random_id(), timeline: 1 },
+        log: LogId { database: random_id(), timeline: 1, branch: 0 },
         page_size: options.page_size,
         segment_bytes: options.segment_bytes,
         torn_pages: torn_pages_number(options.torn_pages),

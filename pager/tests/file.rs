@@ -28,7 +28,7 @@ fn options(torn_pages: TornPages) -> PagerOptions {
 /// Proof that everything below LSN 64 is durable; only a log gives one.
 fn proof() -> Durable {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::memory());
-    let id = LogId { database: DATABASE, timeline: 1 };
+    let id = LogId { database: DATABASE, timeline: 1, branch: 0 };
     Wal::create(disk, id, LogOptions::default(), Health::new()).unwrap().durable()
 }
 

@@ -38,7 +38,7 @@ fn a_page_on_disk_has_these_bytes() {
         pages_max: 4,
         mutations: Mutations::default(),
     };
-    let id = LogId { database: DATABASE, timeline: 1 };
+    let id = LogId { database: DATABASE, timeline: 1, branch: 0 };
     let wal = Wal::create(disk.clone(), id, LogOptions::default(), Health::new()).unwrap();
     let pager = Pager::create(disk.clone(), options, Health::new()).unwrap();
     let mut buf = PageBuf::new(pager.options().page_size);

@@ -21,7 +21,7 @@
 //! * **C3** The master record moves after the end record is durable (R4). A crash before that leaves
 //!   the old checkpoint in force and two useless records in the log.
 //! * **C4** The log is truncated after the master record has moved, below
-//!   `min(begin, least recLSN, first record of the oldest transaction, whoever else holds it)`.
+//!   `min(begin, least recLSN, first record of the oldest transaction)` and every hold on the log.
 //!
 //! No commit waits for a checkpoint: it holds no latch and no lock while it does I/O, the tables are
 //! read entry by entry, and it shares the log's forces like any committer. Its records draw on the
@@ -81,7 +81,6 @@ pub struct Checkpointer {
     turn: Mutex<Turn>,
     /// Apart from `turn`, so that looking at the clock never waits for a running checkpoint.
     last: Mutex<Last>,
-    extra: Mutex<Vec<Holder>>,
 }
 
 /// What a checkpoint needs from the one before: its begin record, and buffers.
@@ -109,12 +108,7 @@ impl Checkpointer {
             active: Vec::new(),
             encoded: Vec::new(),
         };
-        Self {
-            parts,
-            turn: Mutex::new(turn),
-            last: Mutex::new(last),
-            extra: Mutex::new(Vec::new()),
-        }
+        Self { parts, turn: Mutex::new(turn), last: Mutex::new(last) }
     }
 
     /// Takes one checkpoint now; concurrent calls take turns.
@@ -153,12 +147,6 @@ impl Checkpointer {
             dirty_pages: pool.dirty,
             frames: pool.frames,
         }
-    }
-
-    /// Names those besides redo and undo who need the log (backup, archive); replaces the names set
-    /// before. The next checkpoint heeds them.
-    pub fn set_extra_holders(&self, holders: Vec<Holder>) {
-        *self.extra.lock() = holders;
     }
 
     /// Writes everything, takes a checkpoint and marks the database clean: the next open has nothing to
@@ -250,7 +238,6 @@ impl Checkpointer {
                 lsn: txn.first,
             }),
         );
-        holders.extend(self.extra.lock().iter().cloned());
         if mutations.early_truncation {
             holders = vec![Holder { what: "checkpoint".into(), lsn: report.begin }];
         }

@@ -14,11 +14,13 @@
 //!  37  1  flags: bit 0 clean         116  …  zeros up to 4096
 //!  38  2  zero
 //!  40  8  bytes per log segment
-//!  48 16  zero
+//!  48  8  branch of the timeline
+//!  56  8  zero
 //! ```
 //!
-//! A database exists when its control file does: creation writes `control.tmp`, and
-//! [`ControlFile::publish`] renames it when everything else is durable.
+//! A database exists when its control file does: creation writes `control.tmp`, a restore
+//! `control.restore`, and [`ControlFile::publish`] renames it when everything else is durable. A backup
+//! keeps one slot, without its block, in its manifest.
 
 use std::io;
 
@@ -32,6 +34,7 @@ use crate::block::{AlignedBuf, BLOCK_BYTES};
 
 const NAME: &str = "control";
 const NAME_TMP: &str = "control.tmp";
+const NAME_RESTORE: &str = "control.restore";
 const MAGIC: &[u8; 8] = b"argali\r\n";
 const VERSION: u32 = 1;
 const CRC_AT: usize = 112;
@@ -62,10 +65,31 @@ pub struct Control {
     pub pages: u64,
 }
 
+impl Control {
+    /// Bytes of [`Control::to_bytes`].
+    pub const BYTES: usize = CRC_AT + 4;
+
+    /// One slot as it stands in the file, its checksum included.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self, 0)
+    }
+
+    /// The slot in `bytes`; says why there is none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, &'static str> {
+        match decode(bytes) {
+            Ok((_, control)) => Ok(control),
+            Err(Slot::Bad(what)) => Err(what),
+            Err(Slot::Version(_)) => Err("another format version"),
+        }
+    }
+}
+
 /// The control file of one database.
 #[derive(Debug)]
 pub struct ControlFile {
     disk: Arc<dyn Disk>,
+    /// The name it has until it is published.
+    unpublished: &'static str,
     state: Mutex<State>,
 }
 
@@ -83,22 +107,32 @@ impl ControlFile {
     /// Writes a new file under `control.tmp` and syncs it; [`ControlFile::publish`] renames it, which is
     /// the instant the database exists.
     pub fn create(disk: Arc<dyn Disk>, control: Control) -> Result<Self> {
-        let failed = |op, error| Error::io(op, NAME_TMP, error);
-        let file = disk.open(NAME_TMP, OpenMode::Create).map_err(|e| failed("create", e))?;
+        Self::create_as(NAME_TMP, disk, control)
+    }
+
+    /// As [`ControlFile::create`], for a database that is being restored: under `control.restore`, so
+    /// that nobody takes what is there for a creation to be started over.
+    pub fn create_restored(disk: Arc<dyn Disk>, control: Control) -> Result<Self> {
+        Self::create_as(NAME_RESTORE, disk, control)
+    }
+
+    fn create_as(name: &'static str, disk: Arc<dyn Disk>, control: Control) -> Result<Self> {
+        let failed = |op, error| Error::io(op, name, error);
+        let file = disk.open(name, OpenMode::Create).map_err(|e| failed("create", e))?;
         file.set_len(0).map_err(|e| failed("create", e))?;
         let mut slots = AlignedBuf::new(2 * BLOCK_BYTES);
-        encode(&control, 0, &mut slots[..BLOCK_BYTES]);
+        put(&encode(&control, 0), &mut slots);
         file.write_all_at(&slots, 0).map_err(|e| failed("write", e))?;
         file.sync().map_err(|e| failed("sync", e))?;
         disk.sync_dir("").map_err(|e| failed("sync directory of", e))?;
         let state = State { file, control, sequence: 0, writable: true, failed: None };
-        Ok(Self { disk, state: Mutex::new(state) })
+        Ok(Self { disk, unpublished: name, state: Mutex::new(state) })
     }
 
     /// Gives a new file its name, durably. Updates before this go to the same file and come with it.
     pub fn publish(&self) -> Result<()> {
         let failed = |op, error| Error::io(op, NAME, error);
-        self.disk.rename(NAME_TMP, NAME).map_err(|e| failed("publish", e))?;
+        self.disk.rename(self.unpublished, NAME).map_err(|e| failed("publish", e))?;
         self.disk.sync_dir("").map_err(|e| failed("sync directory of", e))
     }
 
@@ -119,7 +153,7 @@ impl ControlFile {
         }
         let (sequence, control) = newest(file.as_ref())?;
         let state = State { file, control, sequence, writable, failed: None };
-        Ok(Self { disk, state: Mutex::new(state) })
+        Ok(Self { disk, unpublished: NAME_TMP, state: Mutex::new(state) })
     }
 
     /// What it says now.
@@ -141,7 +175,7 @@ impl ControlFile {
         change(&mut control);
         let sequence = state.sequence + 1;
         let mut block = AlignedBuf::new(BLOCK_BYTES);
-        encode(&control, sequence, &mut block);
+        put(&encode(&control, sequence), &mut block);
         state
             .file
             .write_all_at(&block, offset_of(sequence))
@@ -168,7 +202,7 @@ fn missing(disk: &dyn Disk) -> Error {
     };
     let has = |name| names.iter().any(|have| have == name);
     let log = disk.list("wal").is_ok_and(|segments| !segments.is_empty());
-    if !has(NAME_TMP) && (has("data") || log) {
+    if !has(NAME_TMP) && !has(NAME_RESTORE) && (has("data") || log) {
         return Error::corrupt(NAME, 0, None, "control file missing, yet data or log are there");
     }
     Error::NoDatabase { path: disk.describe() }
@@ -202,8 +236,8 @@ fn newer(version: u32) -> Error {
     Error::Invalid { what: "database", why }
 }
 
-fn encode(control: &Control, sequence: u64, block: &mut [u8]) {
-    let mut out = Vec::with_capacity(CRC_AT + 4);
+fn encode(control: &Control, sequence: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(Control::BYTES);
     out.put(MAGIC);
     out.put_u32(VERSION);
     out.put_u32(control.page_size);
@@ -214,7 +248,8 @@ fn encode(control: &Control, sequence: u64, block: &mut [u8]) {
     out.put_u8(if control.clean_end.is_some() { FLAG_CLEAN } else { 0 });
     out.put_u16(0);
     out.put_u64(control.segment_bytes);
-    out.put(&[0; 16]);
+    out.put_u64(control.log.branch);
+    out.put_u64(0);
     out.put_u64(control.checkpoint.get());
     out.put_u64(control.checkpoint_end.get());
     out.put_u64(control.log_first.get());
@@ -223,8 +258,13 @@ fn encode(control: &Control, sequence: u64, block: &mut [u8]) {
     out.put_u64(control.pages);
     assert_eq!(out.len(), CRC_AT, "the table at the head of this file");
     out.put_u32(crc32c::crc32c(&out));
+    out
+}
+
+/// A slot at the beginning of a block, zeros behind it.
+fn put(slot: &[u8], block: &mut [u8]) {
     block.fill(0);
-    block[..out.len()].copy_from_slice(&out);
+    block[..slot.len()].copy_from_slice(slot);
 }
 
 /// Why a slot does not count.
@@ -235,7 +275,10 @@ enum Slot {
 }
 
 fn decode(block: &[u8]) -> Result<(u64, Control), Slot> {
-    let (body, mut crc) = (&block[..CRC_AT], Reader::new(&block[CRC_AT..]));
+    let Some((body, crc)) = block.split_at_checked(CRC_AT) else {
+        return Err(Slot::Bad("too short"));
+    };
+    let mut crc = Reader::new(crc);
     if !body.starts_with(MAGIC) {
         return Err(Slot::Bad("it does not begin as a control file does"));
     }
@@ -255,12 +298,13 @@ fn decode(block: &[u8]) -> Result<(u64, Control), Slot> {
 fn fields(reader: &mut Reader<'_>) -> Option<(u64, Control)> {
     let page_size = reader.u32()?;
     let sequence = reader.u64()?;
-    let log = LogId { database: reader.u64()?, timeline: reader.u32()? };
+    let (database, timeline) = (reader.u64()?, reader.u32()?);
     let torn_pages = reader.u8()?;
     let flags = reader.u8()?;
     reader.take(2)?;
     let segment_bytes = reader.u64()?;
-    reader.take(16)?;
+    let branch = reader.u64()?;
+    reader.take(8)?;
     let checkpoint = Lsn::new(reader.u64()?);
     let checkpoint_end = Lsn::new(reader.u64()?);
     let log_first = Lsn::new(reader.u64()?);
@@ -272,7 +316,7 @@ fn fields(reader: &mut Reader<'_>) -> Option<(u64, Control)> {
     };
     let (next_txn, pages) = (reader.u64()?, reader.u64()?);
     let control = Control {
-        log,
+        log: LogId { database, timeline, branch },
         page_size,
         segment_bytes,
         torn_pages,
@@ -315,7 +359,7 @@ mod tests {
 
     fn sample() -> Control {
         Control {
-            log: LogId { database: 0x1122_3344_5566_7788, timeline: 1 },
+            log: LogId { database: 0x1122_3344_5566_7788, timeline: 1, branch: 0 },
             page_size: 8192,
             segment_bytes: 1 << 20,
             torn_pages: 1,
@@ -331,7 +375,7 @@ mod tests {
     #[test]
     fn slot_comes_back_and_every_flipped_bit_is_seen() {
         let mut block = vec![0; BLOCK_BYTES];
-        encode(&sample(), 5, &mut block);
+        put(&encode(&sample(), 5), &mut block);
         assert_eq!(decode(&block).unwrap(), (5, sample()));
         for bit in 0..(CRC_AT + 4) * 8 {
             let mut bad = block.clone();
@@ -354,10 +398,21 @@ mod tests {
             let mut control = sample();
             change(&mut control);
             let mut block = vec![0; BLOCK_BYTES];
-            encode(&control, 0, &mut block);
+            put(&encode(&control, 0), &mut block);
             assert!(matches!(decode(&block), Err(Slot::Bad(_))), "change {which}");
         }
     }
+
+    #[test]
+    fn a_slot_without_its_block_comes_back_whole_or_not_at_all() {
+        let bytes = sample().to_bytes();
+        assert_eq!(bytes.len(), Control::BYTES);
+        assert_eq!(Control::from_bytes(&bytes), Ok(sample()));
+        for cut in 0..bytes.len() {
+            assert!(Control::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
     #[test]
     fn updates_before_the_name_come_with_it() {
         let disk: Arc<dyn Disk> = Arc::new(argali_base::disk::SimDisk::new(1));

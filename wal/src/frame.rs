@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0  4  length of the frame: header, body and padding; a multiple of 8
-//!  4  4  CRC32C, seeded with database id, timeline and the frame's own LSN, over all other bytes
+//!  4  4  CRC32C, seeded with database id, timeline, branch and the frame's LSN, over all other bytes
 //!  8  8  transaction (0: none)
 //! 16  8  prevLSN: the transaction's record before this one (0: its first)
 //! 24  1  kind                        1 update · 2 compensation · 3 commit · 4 end
@@ -44,9 +44,10 @@ pub(crate) struct Seed {
 
 impl Seed {
     pub(crate) fn new(id: LogId, without_lsn: bool) -> Self {
-        let mut bytes = [0; 12];
+        let mut bytes = [0; 20];
         bytes[..8].copy_from_slice(&id.database.to_le_bytes());
-        bytes[8..].copy_from_slice(&id.timeline.to_le_bytes());
+        bytes[8..12].copy_from_slice(&id.timeline.to_le_bytes());
+        bytes[12..].copy_from_slice(&id.branch.to_le_bytes());
         Self { log: crc32c::crc32c(&bytes), without_lsn }
     }
 

@@ -29,7 +29,8 @@
 //! What a record says: `record.rs`, `change.rs`, `tables.rs`; how it stands in the log: `frame.rs`. The
 //! way in: `room.rs` over `admission.rs` (room), `ring.rs` (memory), `turn.rs` over `force.rs` (group
 //! commit), `flush.rs` (to the files), `segment.rs` (files). The way out: `read.rs`. After a crash:
-//! `control.rs` (where to begin), `end.rs` (where it ends), `open.rs` (how it goes on).
+//! `control.rs` (where to begin), `end.rs` (where it ends), `open.rs` (how it goes on). For backups:
+//! `hold.rs` (who reads old records), `copy.rs` (records into another directory).
 //!
 //! # Life of a log
 //!
@@ -40,16 +41,18 @@
 //! ```
 //!
 //! Left out: compression and encryption of records; archiving and replication, which would read with
-//! [`Wal::scan`] and hold the log with a [`Holder`].
+//! [`Wal::scan`] and hold the log with a [`Hold`].
 
 mod admission;
 mod block;
 mod change;
 mod control;
+mod copy;
 mod end;
 mod flush;
 mod force;
 mod frame;
+mod hold;
 mod open;
 mod options;
 mod read;
@@ -71,6 +74,7 @@ use end::End;
 use flush::Flusher;
 use force::Groups;
 use frame::Seed;
+use hold::Holds;
 use read::Window;
 use record::Encoded;
 use ring::Ring;
@@ -79,6 +83,8 @@ use segment::Segments;
 pub use admission::{LogTicket, UndoReserve};
 pub use change::{CHANGE_OVERHEAD, Change, Changes, ChangesBuilder};
 pub use control::{Control, ControlFile};
+pub use copy::LogCopy;
+pub use hold::Hold;
 pub use options::{Holder, LogId, LogOptions, LogStats, Mutations, RECORD_BYTES_MAX};
 pub use read::{RecordBuf, Scan, ScanBack};
 pub use record::{Body, Owner, RECORD_OVERHEAD, Record, Undo};
@@ -119,6 +125,7 @@ pub struct Wal {
     /// Taken while segments are made, recycled or removed.
     growth: Mutex<()>,
     holders: Mutex<Vec<Holder>>,
+    holds: Mutex<Holds>,
     window: Mutex<Option<Window>>,
     /// When, by the clock of `step`, un-flushed records were first seen.
     dirty_since: Mutex<Option<Duration>>,
@@ -202,7 +209,7 @@ impl Wal {
             tail,
             kept_bytes: self.kept_bytes(),
             reserved_bytes: running.map_or(0, |running| running.admission.reserved()),
-            holders: self.holders.lock().clone(),
+            holders: self.holders(),
         }
     }
 

@@ -100,6 +100,7 @@ impl Wal {
             running: OnceLock::new(),
             growth: Mutex::new(()),
             holders: Mutex::default(),
+            holds: Mutex::default(),
             window: Mutex::default(),
             dirty_since: Mutex::default(),
             flushes: AtomicU64::new(0),

@@ -12,8 +12,11 @@ pub const RECORD_BYTES_MAX: usize = 1 << 19;
 pub struct LogId {
     /// Random number of the database, drawn at creation.
     pub database: u64,
-    /// Number of its history; a restore to a point in time begins a new one.
+    /// Number of its history: 1 at creation, one more with each restore.
     pub timeline: u32,
+    /// Random number drawn with a timeline, 0 for the first one: two restores of one backup have the
+    /// same number and are different histories.
+    pub branch: u64,
 }
 
 /// How a log is kept.
@@ -131,6 +134,6 @@ pub struct LogStats {
     pub kept_bytes: u64,
     /// Bytes set aside for rolling back the active transactions.
     pub reserved_bytes: u64,
-    /// Who held the log back at the last truncation.
+    /// Who held the log back at the last truncation, and whoever holds it now.
     pub holders: Vec<Holder>,
 }

@@ -253,6 +253,11 @@ pub struct Scan<'w> {
 }
 
 impl Scan<'_> {
+    /// LSN of the record that comes next.
+    pub fn at(&self) -> Lsn {
+        self.next
+    }
+
     /// Reads the next record into `buf`; `false` at the end of the log.
     pub fn next(&mut self, buf: &mut RecordBuf) -> Result<bool> {
         if self.next >= self.wal.tail() {

@@ -18,8 +18,6 @@ use crate::admission::{LogTicket, Short, UndoReserve};
 use crate::segment::is_full;
 use crate::{Holder, Running, Wal};
 
-use argali_base::sync::Ordering;
-
 /// Whose request it is that the log should grow for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grow {
@@ -154,7 +152,7 @@ impl Wal {
     }
 
     fn full(&self, why: &str) -> Error {
-        let holders = self.holders.lock();
+        let holders = self.holders();
         let held: Vec<String> =
             holders.iter().map(|holder| format!("{} at {}", holder.what, holder.lsn)).collect();
         let held = if held.is_empty() { "nobody".to_owned() } else { held.join(", ") };
@@ -166,8 +164,8 @@ impl Wal {
         Error::LogFull { what }
     }
 
-    /// Recycles or removes segments that lie wholly below the least holder. The control slot that
-    /// stops referring to them must be durable before. Remembers the holders for `stats`. Returns the
+    /// Recycles or removes segments that lie wholly below the least holder and every [`Hold`](crate::Hold). The control
+    /// slot that stops referring to them must be durable before. Remembers the holders for `stats`. Returns the
     /// first LSN now kept.
     pub fn truncate(&self, mut holders: Vec<Holder>) -> Result<Lsn> {
         if self.read_only {
@@ -180,12 +178,11 @@ impl Wal {
             !(self.options.mutations.early_truncation && holder.what.contains("transaction"))
         };
         let least = holders.iter().find(heeded).map_or(Lsn::MAX, |holder| holder.lsn);
-        let first = least.min(self.durable().end()).max(self.first());
+        let first = self.move_first(least);
         *self.holders.lock() = holders;
         let keep = self.segments.index(first);
         let free: Vec<u64> =
             self.segments.indexes().into_iter().take_while(|index| *index < keep).collect();
-        self.first.store(first.get(), Ordering::Release);
         if !free.is_empty() {
             self.reuse(&free)?;
         }

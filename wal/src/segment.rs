@@ -216,6 +216,15 @@ impl Segments {
         Ok(())
     }
 
+    /// Makes segment `index` without a byte in it: for a copy, which is never appended to.
+    pub(crate) fn create_empty(&self, index: u64) -> Result<()> {
+        let name = self.name(index);
+        let file = self.disk.open(&name, OpenMode::Create);
+        let file = file.map_err(|error| Error::io("create", &name, error))?;
+        self.files.lock().insert(index, file);
+        Ok(())
+    }
+
     fn fill(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let file = self.disk.open(name, OpenMode::Create)?;
         let zeros = AlignedBuf::new(FILL_BYTES.min(self.size as usize));

@@ -189,6 +189,7 @@ fn a_frame_nobody_understands_is_corrupt_when_read() {
     frame[24] = 7;
     let mut seed = 42_u64.to_le_bytes().to_vec();
     seed.extend(1_u32.to_le_bytes());
+    seed.extend(0_u64.to_le_bytes());
     seed.extend(112_u64.to_le_bytes());
     seed.extend(&frame[..4]);
     seed.extend(&frame[8..]);

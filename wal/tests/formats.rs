@@ -105,7 +105,7 @@ fn file_holds_what_the_ring_held(sim: &SimDisk, wal: &Wal) {
 fn control(out: &mut String) {
     let sim = SimDisk::memory();
     let control = Control {
-        log: LogId { database: 0x1122_3344_5566_7788, timeline: 1 },
+        log: LogId { database: 0x1122_3344_5566_7788, timeline: 1, branch: 0 },
         page_size: 8192,
         segment_bytes: 16 << 20,
         torn_pages: 0,

@@ -106,7 +106,7 @@ fn log(ring_bytes: usize, writer_thread: bool) -> (Paper, Arc<Wal>) {
         writer_thread,
         ..LogOptions::default()
     };
-    let id = LogId { database: 1, timeline: 1 };
+    let id = LogId { database: 1, timeline: 1, branch: 0 };
     let wal = Wal::create(Arc::new(paper.clone()), id, options, Health::new()).unwrap();
     // The margin's segments are made now, not in the middle of the model.
     drop(wal.admit(64, 0, &mut UndoReserve::default()).unwrap());

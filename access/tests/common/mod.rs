@@ -49,7 +49,7 @@ impl World {
             limit_bytes: 1 << 30,
             ..LogOptions::default()
         };
-        let id = LogId { database: DATABASE, timeline: 1 };
+        let id = LogId { database: DATABASE, timeline: 1, branch: 0 };
         let wal = Arc::new(Wal::create(disk.clone(), id, log, health.clone()).unwrap());
         let options = PagerOptions {
             page_size: PageSize::new(setup.page_bytes).unwrap(),

@@ -59,7 +59,7 @@ impl World {
         let faults = FaultyDisk::new(Arc::new(setup.disk.clone()));
         let shared: Arc<dyn Disk> = Arc::new(faults.clone());
         let health = Health::new();
-        let id = LogId { database: DATABASE, timeline: 1 };
+        let id = LogId { database: DATABASE, timeline: 1, branch: 0 };
         let log = LogOptions {
             segment_bytes: 256 << 10,
             ring_bytes: if cfg!(feature = "shuttle") { 8 << 10 } else { 2 << 20 },

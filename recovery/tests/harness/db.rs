@@ -107,7 +107,7 @@ impl Db {
     /// Makes the database with its pages and closes it cleanly.
     pub fn create(disk: &dyn CloneDisk, config: &Config) -> Result<()> {
         let (disk, health) = (disk.share(), Health::new());
-        let log = LogId { database: DATABASE, timeline: 1 };
+        let log = LogId { database: DATABASE, timeline: 1, branch: 0 };
         let control = Arc::new(ControlFile::create(
             disk.clone(),
             Control {

@@ -63,7 +63,7 @@ impl World {
         let disk = SimDisk::new(7);
         let health = Health::new();
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let id = LogId { database: DATABASE, timeline: 1 };
+        let id = LogId { database: DATABASE, timeline: 1, branch: 0 };
         let wal = Wal::create(shared.clone(), id, setup.log.clone(), health.clone()).unwrap();
         let wal = Arc::new(wal);
         let options = PagerOptions {

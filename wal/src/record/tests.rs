@@ -12,7 +12,7 @@ use argali_base::PageId;
 const AT: Lsn = Lsn::new(640);
 
 fn seed() -> Seed {
-    Seed::new(LogId { database: 7, timeline: 1 }, false)
+    Seed::new(LogId { database: 7, timeline: 1, branch: 0 }, false)
 }
 
 fn frame(record: &Record<'_>) -> Vec<u8> {
@@ -106,10 +106,11 @@ fn a_frame_is_valid_only_in_its_place() {
     let bytes = frame(&Record { txn: TxnId::new(1), prev: Lsn::NONE, body: Body::End });
     assert!(check(&bytes, seed(), AT).is_ok());
     assert!(check(&bytes, seed(), AT.advance(8)).is_err());
-    for id in [LogId { database: 8, timeline: 1 }, LogId { database: 7, timeline: 2 }] {
+    let id = |database, timeline, branch| LogId { database, timeline, branch };
+    for id in [id(8, 1, 0), id(7, 2, 0), id(7, 1, 9)] {
         assert!(check(&bytes, Seed::new(id, false), AT).is_err());
     }
-    let mutated = Seed::new(LogId { database: 7, timeline: 1 }, true);
+    let mutated = Seed::new(LogId { database: 7, timeline: 1, branch: 0 }, true);
     assert!(check(&bytes, mutated, AT).is_err());
 }
 

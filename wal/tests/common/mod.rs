@@ -10,7 +10,7 @@ use argali_wal::{
     Undo, UndoReserve, Wal,
 };
 
-pub const ID: LogId = LogId { database: 42, timeline: 1 };
+pub const ID: LogId = LogId { database: 42, timeline: 1, branch: 0 };
 pub const SEGMENT: u64 = 64 << 10;
 
 pub fn options() -> LogOptions {
