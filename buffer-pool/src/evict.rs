@@ -14,7 +14,10 @@
 //! The caller may hold latches (a split holds several), so waiting here must end: when all frames stay
 //! held, the answer is `PoolExhausted`, which aborts one transaction and frees its frames.
 //!
-//! Left out: other policies (one clock is enough until a measurement says otherwise), scan rings.
+//! A scan does not go round the clock: it frees the frame of the page it leaves
+//! ([`BufferPool::let_go`]) and reads the next page into it.
+//!
+//! Left out: other policies (one clock is enough until a measurement says otherwise).
 
 use std::time::Duration;
 
@@ -23,7 +26,7 @@ use argali_base::sync::{AtomicUsize, Ordering};
 use argali_base::{Error, PageId, Result};
 
 use crate::BufferPool;
-use crate::latch::{Exclusive, FreeFrame};
+use crate::latch::{Exclusive, FreeFrame, Latch};
 use crate::stats::count;
 
 /// Rounds without a victim before giving up; the later ones sleep 5 ms each, about 2 s together.
@@ -112,13 +115,18 @@ impl BufferPool {
         if !self.frames.is_clean(frame) {
             return Met::Dirty(latch.id());
         }
-        match latch.try_evict(frame) {
-            Some(exclusive) if self.frames.is_clean(frame) => {
-                count(&self.counters.evictions_clean);
-                Met::Free(self.vacate(exclusive))
-            }
-            _ => Met::Nothing,
+        self.evict_clean(latch, frame).map_or(Met::Nothing, Met::Free)
+    }
+
+    /// The frame, if its page is clean, unused lately and held by nobody.
+    pub(crate) fn evict_clean(&self, latch: Latch<'_>, frame: usize) -> Option<FreeFrame> {
+        // Asked twice: before the latch to spare it, under the latch because only then it stays so.
+        if !self.frames.is_clean(frame) {
+            return None;
         }
+        let exclusive = latch.try_evict(frame).filter(|_| self.frames.is_clean(frame))?;
+        count(&self.counters.evictions_clean);
+        Some(self.vacate(exclusive))
     }
 
     /// Writes dirty victims, then takes those that nobody touched meanwhile; one for the caller, the

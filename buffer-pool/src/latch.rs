@@ -234,6 +234,16 @@ impl<'p> Latch<'p> {
     /// Latches shared, waiting for a writer. `None`: not resident.
     #[inline]
     pub(crate) fn shared(self) -> Option<Shared<'p>> {
+        self.shared_marking(REFERENCED)
+    }
+
+    /// As [`Latch::shared`], but leaves no reference behind: for whoever passes and does not come back.
+    pub(crate) fn shared_passing(self) -> Option<Shared<'p>> {
+        self.shared_marking(0)
+    }
+
+    #[inline]
+    fn shared_marking(self, mark: u64) -> Option<Shared<'p>> {
         let mut spins = 0;
         loop {
             let state = self.state();
@@ -244,7 +254,7 @@ impl<'p> Latch<'p> {
                 spin_hint();
             } else if state.frame().is_none() {
                 return None;
-            } else if let Some(shared) = self.count_shared(state, REFERENCED) {
+            } else if let Some(shared) = self.count_shared(state, mark) {
                 return Some(shared);
             }
         }

@@ -127,6 +127,36 @@ impl BufferPool {
         Ok(PageRead::new(exclusive.downgrade()))
     }
 
+    /// As [`BufferPool::read`], for pages that are passed once, as scans do: leaves no reference behind, so
+    /// that the clock takes the page first, and [`BufferPool::let_go`] can give its frame back.
+    pub fn read_passing(&self, id: PageId) -> Result<PageRead<'_>> {
+        let latch = self.latch(id)?;
+        if let Some(shared) = latch.shared_passing() {
+            self.counters.hit();
+            return Ok(PageRead::new(shared));
+        }
+        let (exclusive, _) = self.make_resident(latch, Missing::IsCorrupt)?;
+        // Whoever asked for the page meanwhile will ask again, and leave a reference then.
+        latch.forget_reference();
+        Ok(PageRead::new(exclusive.downgrade()))
+    }
+
+    /// Whether the page is in memory at this instant: a hint.
+    pub fn is_resident(&self, id: PageId) -> bool {
+        self.table.latch(id).is_some_and(|latch| latch.state().frame().is_some())
+    }
+
+    /// Frees the frame of a page that was read in passing, unless somebody else has used it since, holds
+    /// it, or changed it. A scan that lets go of what it read in needs one frame, not the pool.
+    pub fn let_go(&self, id: PageId) {
+        let Some(latch) = self.table.latch(id) else { return };
+        if let Some(frame) = latch.state().frame()
+            && let Some(frame) = self.evict_clean(latch, frame)
+        {
+            self.give_back(frame);
+        }
+    }
+
     /// Exclusive latch. A never-written page is `Corrupt`, as in [`BufferPool::read`].
     pub fn write(&self, id: PageId) -> Result<PageWrite<'_>> {
         let (exclusive, _) = self.make_resident(self.latch(id)?, Missing::IsCorrupt)?;
