@@ -19,8 +19,10 @@
 //! Left out: merging of half-empty nodes (a leaf keeps its last ghost and its place; only whole trees
 //! are freed) and heaps (rows without a key can use a counter as key).
 
+mod attempt;
 mod btree;
 mod fault;
+mod intention;
 mod pending;
 mod space;
 mod survey;

@@ -10,65 +10,19 @@
 //! Levels fall by one with each step and are checked, so a descent ends after as many steps as the root
 //! is high, whatever the pages say. What makes no sense although no version changed is `Corrupt`.
 //!
-//! In a pool of a few frames somebody's eviction can spoil every round. After [`PATIENCE`] rounds a
+//! In a pool of a few frames somebody's eviction can spoil every round. After some rounds ([`retry`]) a
 //! descent is *patient*: it holds a shared latch on the node it looks at (parent and child while it
 //! steps down), so nothing it relies on can change or go. That may read a page under a latch, which is
 //! why it is the last resort.
 
-use argali_base::{Error, PageId, Result};
+use argali_base::{PageId, Result};
 use argali_buffer_pool::{PageGlimpse, PageRead, PageWrite, Restart};
 
 use super::BTree;
 use super::node;
 use super::search;
+pub(super) use crate::attempt::{Attempt, Stop, retry};
 use crate::fault::corrupt;
-
-/// Rounds after which optimism ends.
-const PATIENCE: u32 = 24;
-/// Rounds that may fail for want of a frame before the caller hears of it.
-const STARVED_ROUNDS: u32 = 3;
-
-/// Why an attempt did not come to its end.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// Something changed meanwhile: begin again.
-    Again,
-    /// No use in trying again.
-    Failed(Error),
-}
-
-impl From<Restart> for Stop {
-    fn from(_: Restart) -> Self {
-        Self::Again
-    }
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// What an attempt returns.
-pub(super) type Attempt<T> = Result<T, Stop>;
-
-/// Runs `attempt(patient)` until it comes to an end.
-pub(super) fn retry<T>(mut attempt: impl FnMut(bool) -> Attempt<T>) -> Result<T> {
-    let mut round = 0;
-    loop {
-        match attempt(round >= PATIENCE) {
-            Ok(value) => return Ok(value),
-            // The pool has waited for a frame already, but with our latches held.
-            Err(Stop::Failed(Error::PoolExhausted { .. })) if round < STARVED_ROUNDS => {}
-            Err(Stop::Failed(error)) => return Err(error),
-            Err(Stop::Again) => {}
-        }
-        round += 1;
-        if round > 2 {
-            argali_base::sync::thread::yield_now();
-        }
-    }
-}
 
 /// A node somebody looks at. Patient ones are pinned by a shared latch.
 pub(super) struct Node<'p> {

@@ -30,11 +30,9 @@ use argali_base::Result;
 use argali_txn::{Gap, Isolation, KeyMode, LockMode, LockName, Txn};
 
 use super::BTree;
+use crate::intention::intend;
+pub(super) use crate::intention::{KEY_S, KEY_X};
 
-/// S on a key.
-pub(super) const KEY_S: LockMode = LockMode::Key { key: KeyMode::S, gap: Gap::None };
-/// X on a key.
-pub(super) const KEY_X: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::None };
 /// X on a key, S on the gap below it.
 pub(super) const KEY_X_GAP_S: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::S };
 /// Insertion into the gap below a key.
@@ -84,19 +82,9 @@ impl BTree {
         LockName::End { tree: self.root().get() }
     }
 
-    /// Takes the intention locks on database and tree, once per transaction. Returns what is now held on
-    /// the tree; a system transaction counts as holding it all.
+    /// Takes the intention locks on database and tree. Returns what is now held on the tree.
     pub(super) fn intend(&self, txn: &mut Txn, mode: LockMode) -> Result<LockMode> {
-        if !txn.takes_locks() {
-            return Ok(LockMode::X);
-        }
-        let tree = LockName::Tree(self.root().get());
-        if let Some(held) = txn.holds(tree).filter(|held| held.covers(mode)) {
-            return Ok(held);
-        }
-        txn.lock(LockName::Database, mode)?;
-        txn.lock(tree, mode)?;
-        Ok(txn.holds(tree).unwrap_or(mode))
+        intend(txn, self.root(), mode)
     }
 
     /// X on `key`, with the intentions above it. Nothing may be latched. Says whether gaps matter.

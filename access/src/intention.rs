@@ -1,0 +1,30 @@
+//! What trees and heaps lock above their rows, and how they lock one row.
+//!
+//! ```text
+//!  database   IS or IX, once per transaction
+//!  tree, heap IS or IX, once per transaction; S or X instead of all that follows below
+//!  row        S or X
+//! ```
+
+use argali_base::{PageId, Result};
+use argali_txn::{Gap, KeyMode, LockMode, LockName, Txn};
+
+/// S on a key or row.
+pub(crate) const KEY_S: LockMode = LockMode::Key { key: KeyMode::S, gap: Gap::None };
+/// X on a key or row.
+pub(crate) const KEY_X: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::None };
+
+/// Takes the intention locks on the database and on the tree or heap with root page `root`, once per
+/// transaction. Returns what is now held there; a system transaction counts as holding it all.
+pub(crate) fn intend(txn: &mut Txn, root: PageId, mode: LockMode) -> Result<LockMode> {
+    if !txn.takes_locks() {
+        return Ok(LockMode::X);
+    }
+    let name = LockName::Tree(root.get());
+    if let Some(held) = txn.holds(name).filter(|held| held.covers(mode)) {
+        return Ok(held);
+    }
+    txn.lock(LockName::Database, mode)?;
+    txn.lock(name, mode)?;
+    Ok(txn.holds(name).unwrap_or(mode))
+}
