@@ -24,6 +24,9 @@ pub use faulty::{Failure, Fault, FaultyDisk};
 pub use os::OsDisk;
 pub use sim::{Loss, SECTOR, SimDisk};
 
+/// Interruptions in a row after which a read or write has failed.
+pub const INTERRUPTIONS_MAX: u32 = 1000;
+
 /// How [`Disk::open`] treats a file that is or is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -110,7 +113,8 @@ pub trait DiskLock: Send + Sync + Debug {}
 /// Bytes at offsets.
 ///
 /// `read_at` and `write_at` may be short and may be interrupted, like the system calls they stand for;
-/// callers use [`File::read_exact_at`] and [`File::write_all_at`], which deal with both.
+/// callers use [`File::read_exact_at`] and [`File::write_all_at`], which deal with both (a call that is
+/// interrupted [`INTERRUPTIONS_MAX`] times in a row has failed, so that nobody waits for ever).
 pub trait File: Send + Sync + Debug {
     /// Reads up to `buf.len()` bytes at `offset`; 0 only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -131,33 +135,37 @@ pub trait File: Send + Sync + Debug {
         1
     }
 
-    /// Fills `buf` from `offset`, or fails with `UnexpectedEof`.
-    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
-        while !buf.is_empty() {
-            match self.read_at(buf, offset) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => {
-                    buf = &mut buf[n..];
-                    offset += n as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+    /// Fills `buf` from `offset` as far as the file goes; returns how many bytes there were.
+    fn read_until_end_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match uninterrupted(|| self.read_at(&mut buf[done..], offset + done as u64))? {
+                0 => break,
+                n => done += n,
+            }
+            // Only the end of the file cuts a block.
+            if !done.is_multiple_of(self.alignment()) {
+                break;
             }
         }
-        Ok(())
+        Ok(done)
+    }
+
+    /// Fills `buf` from `offset`, or fails with `UnexpectedEof`.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let read = self.read_until_end_at(buf, offset)?;
+        if read == buf.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     /// Writes all of `buf` at `offset`.
     fn write_all_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
         while !buf.is_empty() {
-            match self.write_at(buf, offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
+            match uninterrupted(|| self.write_at(buf, offset))? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                n => {
                     buf = &buf[n..];
                     offset += n as u64;
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
             }
         }
         Ok(())
@@ -167,6 +175,17 @@ pub trait File: Send + Sync + Debug {
     fn write_batch(&self, batch: &[(u64, &[u8])]) -> io::Result<()> {
         batch.iter().try_for_each(|(offset, bytes)| self.write_all_at(bytes, *offset))
     }
+}
+
+/// Repeats a read or write while signals interrupt it.
+fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    for _ in 1..INTERRUPTIONS_MAX {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+    call()
 }
 
 /// The directory part of `name` and the rest; the directory is `""` for a file in the root.

@@ -5,7 +5,9 @@
 use std::io;
 use std::sync::Arc;
 
-use argali_base::disk::{Call, Disk, Failure, Fault, FaultyDisk, File, OpenMode, SimDisk};
+use argali_base::disk::{
+    Call, Disk, Failure, Fault, FaultyDisk, File, INTERRUPTIONS_MAX, OpenMode, SimDisk,
+};
 
 fn setup() -> (SimDisk, FaultyDisk, Arc<dyn File>) {
     let below = SimDisk::new(1);
@@ -53,6 +55,30 @@ fn interruptions_are_retried() {
     let mut bytes = [0; 10];
     file.read_exact_at(&mut bytes, 0).unwrap();
     assert_eq!((&bytes, disk.fired()), (b"ABCDEFGHIJ", 4));
+}
+
+#[test]
+fn a_call_that_is_interrupted_for_ever_has_failed() {
+    let (_, disk, file) = setup();
+    disk.fail(Fault::any("f", Failure::Eintr).forever());
+    let interrupted = io::ErrorKind::Interrupted;
+    assert_eq!(file.write_all_at(b"a", 0).unwrap_err().kind(), interrupted);
+    assert_eq!(file.read_exact_at(&mut [0; 10], 0).unwrap_err().kind(), interrupted);
+    assert_eq!(disk.fired(), 2 * u64::from(INTERRUPTIONS_MAX));
+}
+
+#[test]
+fn a_fault_of_any_call_counts_them_all() {
+    let (_, disk, file) = setup();
+    disk.fail(Fault::any("*", Failure::Eio).after(3));
+    file.write_all_at(b"a", 0).unwrap();
+    file.sync().unwrap();
+    disk.list("").expect("directories are listed by the name \"\", which begins as all do");
+    assert_eq!(errno(file.len()), EIO);
+    // Only what has a count can be short.
+    disk.fail(Fault::any("*", Failure::Short));
+    file.sync().unwrap();
+    assert_eq!((file.len().unwrap(), file.write_at(b"abcd", 0).unwrap()), (10, 2));
 }
 
 #[test]

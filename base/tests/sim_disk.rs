@@ -388,3 +388,20 @@ fn readers_share_a_lock_and_keep_the_writer_out() {
     drop(writer);
     disk.lock_shared("lock").unwrap();
 }
+
+#[test]
+fn a_full_disk_takes_what_does_not_grow() {
+    let disk = SimDisk::new(1);
+    settled(&disk, "f", b"0123456789");
+    let file = disk.open("f", OpenMode::Existing).unwrap();
+    disk.limit_bytes(12);
+    file.write_all_at(b"ab", 10).expect("the last two bytes");
+    let full = |result: io::Result<()>| result.unwrap_err().kind() == io::ErrorKind::StorageFull;
+    assert!(full(file.write_all_at(b"abc", 10)) && full(file.set_len(13)));
+    assert!(full(disk.open("g", OpenMode::Create).unwrap().write_all_at(b"x", 0)));
+    assert_eq!((file.len().unwrap(), disk.used_bytes()), (12, 12));
+    file.write_all_at(b"over", 0).expect("in place");
+    disk.remove("f").unwrap();
+    drop(file);
+    disk.open("g", OpenMode::Existing).unwrap().write_all_at(b"x", 0).expect("space came back");
+}

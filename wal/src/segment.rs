@@ -156,7 +156,8 @@ impl Segments {
             let room = usize::try_from(self.end_of(index) - at).unwrap_or(usize::MAX);
             let want = room.min(buf.len() - done);
             let part = &mut buf[done..done + want];
-            let got = read_until_end(file.as_ref(), part, at % self.size)
+            let got = file
+                .read_until_end_at(part, at % self.size)
                 .map_err(|error| Error::io("read", &self.name(index), error))?;
             done += got;
             if got < want {
@@ -248,7 +249,8 @@ impl Segments {
         while at < self.end_of(index) {
             let len = (self.end_of(index) - at).min(buf.len() as u64) as usize;
             let part = &mut buf[..len];
-            let got = read_until_end(file.as_ref(), part, at % self.size)
+            let got = file
+                .read_until_end_at(part, at % self.size)
                 .map_err(|error| Error::io("read", &self.name(index), error))?;
             let keep = end.saturating_sub(at) as usize;
             if got < len || part[keep..].iter().any(|byte| *byte != 0) {
@@ -340,22 +342,4 @@ fn parse(name: &str, size: u64) -> Option<u64> {
     let first = u64::from_str_radix(digits, 16).ok()?;
     // Far-away names cannot be ours; leaving them out keeps the arithmetic below from overflowing.
     (first.is_multiple_of(size) && first < 1 << 62).then_some(first / size)
-}
-
-/// Fills `buf` as far as the file goes.
-fn read_until_end(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-    let alignment = file.alignment();
-    let mut done = 0;
-    while done < buf.len() {
-        match file.read_at(&mut buf[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(got) => done += got,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        }
-        if !done.is_multiple_of(alignment) {
-            break; // Only the end of the file cuts a block.
-        }
-    }
-    Ok(done)
 }

@@ -26,14 +26,15 @@ pub enum Failure {
     Enospc,
     /// A read or write of more than one byte is done for the first half of its bytes only.
     Short,
-    /// Interrupted by a signal (EINTR). Made sticky, it keeps `read_exact_at` trying for ever.
+    /// Interrupted by a signal (EINTR).
     Eintr,
 }
 
 /// A rule: which calls fail, and how; made by [`Fault::new`].
 #[derive(Clone, Debug)]
 pub struct Fault {
-    call: Call,
+    /// `None`: any call that can fail like this.
+    call: Option<Call>,
     name: String,
     failure: Failure,
     skip: u64,
@@ -45,9 +46,13 @@ impl Fault {
     /// that begin so; a rename goes by its old name. Panics when a call other than read or write is to
     /// be short.
     pub fn new(call: Call, name: &str, failure: Failure) -> Self {
-        let counted = matches!(call, Call::Read | Call::Write);
-        assert!(counted || failure != Failure::Short, "{call:?} has no count to be short of");
-        Self { call, name: name.to_owned(), failure, skip: 0, sticky: false }
+        assert!(fits(call, failure), "{call:?} has no count to be short of");
+        Self { call: Some(call), name: name.to_owned(), failure, skip: 0, sticky: false }
+    }
+
+    /// The next call of any sort on `name` fails once; a short count is for reads and writes only.
+    pub fn any(name: &str, failure: Failure) -> Self {
+        Self { call: None, name: name.to_owned(), failure, skip: 0, sticky: false }
     }
 
     /// Lets `calls` matching calls pass first.
@@ -69,8 +74,14 @@ impl Fault {
             Some(prefix) => name.starts_with(prefix),
             None => name == self.name,
         };
-        self.call == call && named
+        let meant = self.call.map_or_else(|| fits(call, self.failure), |meant| meant == call);
+        meant && named
     }
+}
+
+/// Whether `call` can fail like this.
+fn fits(call: Call, failure: Failure) -> bool {
+    failure != Failure::Short || matches!(call, Call::Read | Call::Write)
 }
 
 /// A disk whose calls fail as its rules say. Clones share the rules.

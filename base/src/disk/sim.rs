@@ -75,6 +75,8 @@ struct Machine {
     trace: Mutex<Option<Vec<Event>>>,
     /// Element n is the disk before changing call n.
     history: Mutex<Option<Vec<World>>>,
+    /// Bytes that all files together may have.
+    capacity: AtomicU64,
     /// Syncs that will fail: file and how many successes before.
     sync_faults: Mutex<Vec<(String, u64)>>,
     /// Who holds each lock: a text and how many readers share it (0 = held exclusively).
@@ -110,6 +112,7 @@ impl SimDisk {
             observed: AtomicBool::new(false),
             trace: Mutex::new(None),
             history: Mutex::new(None),
+            capacity: AtomicU64::new(u64::MAX),
             sync_faults: Mutex::new(Vec::new()),
             locks: Mutex::new(BTreeMap::new()),
         }))
@@ -164,6 +167,18 @@ impl SimDisk {
     /// How many calls a power cut now could undo.
     pub fn unsynced(&self) -> usize {
         self.0.world.read().unsynced().len()
+    }
+
+    /// Bytes of all files together.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.world.read().used_bytes()
+    }
+
+    /// From now on the files together may have at most `bytes`: a call that would make them longer fails
+    /// with ENOSPC and changes nothing. What is there can be written over, as on most file systems. Images
+    /// taken of this disk have no limit.
+    pub fn limit_bytes(&self, bytes: u64) {
+        self.0.capacity.store(bytes, Ordering::Relaxed);
     }
 
     /// Makes one sync of file `name`, after `successes` more good ones, fail with EIO and drop its data
@@ -263,6 +278,16 @@ impl Machine {
             let Step { call, name, offset, len } = step;
             trace.push(Event { call, name: name.to_owned(), offset, len });
         }
+    }
+
+    /// Whether the disk has room for a file of `len` bytes.
+    fn check_room(&self, world: &World, id: FileId, len: u64) -> io::Result<()> {
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let growth = len.saturating_sub(world.file(id).current().len());
+        if growth > 0 && capacity < u64::MAX && world.used_bytes() + growth > capacity {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        Ok(())
     }
 
     fn sync_fails(&self, name: &str) -> bool {
@@ -411,6 +436,7 @@ impl File for SimFile {
         self.check_writable()?;
         content::fits(offset, buf.len())?;
         self.machine.change(self.step(Call::Write).at(offset, buf.len()), |world, serial| {
+            self.machine.check_room(world, self.id, offset + buf.len() as u64)?;
             let serial = world.remembered(serial);
             world.file_mut(self.id).write(buf, offset, serial);
             Ok(buf.len())
@@ -436,6 +462,7 @@ impl File for SimFile {
         self.check_writable()?;
         content::fits(len, 0)?;
         self.machine.change(self.step(Call::SetLen).at(len, 0), |world, serial| {
+            self.machine.check_room(world, self.id, len)?;
             let serial = world.remembered(serial);
             world.file_mut(self.id).set_len(len, serial);
             Ok(())

@@ -56,7 +56,7 @@ pub fn dump(db: &Db) -> Result<State> {
 }
 
 /// What was promised, and when (in I/O calls of the run).
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Oracle {
     /// `states[k]`: after `k` commits.
     pub states: Vec<State>,
@@ -67,6 +67,11 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    /// Nothing was promised but an empty database.
+    pub fn new() -> Self {
+        Self { states: vec![State::new()], ..Self::default() }
+    }
+
     /// Fails unless `found` is a state that the promises allow after I/O call `n`.
     pub fn check(&self, n: u64, found: &State) -> Result<(), String> {
         let least = self.acked.iter().filter(|at| **at <= n).count();
@@ -131,8 +136,8 @@ pub enum End {
 
 impl Client {
     pub fn new(db: Db, disk: SimDisk, seed: u64) -> Self {
-        let oracle = Oracle { states: vec![State::new()], ..Oracle::default() };
-        Self { db, disk, rng: fastrand::Rng::with_seed(seed), oracle, serial: 0 }
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { db, disk, rng, oracle: Oracle::new(), serial: 0 }
     }
 
     /// Runs one transaction and writes down what was promised.

@@ -20,7 +20,7 @@ use crate::disk::split;
 
 pub(super) type FileId = u64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Entry {
     File(FileId),
     Dir,
@@ -85,6 +85,16 @@ impl World {
 
     pub(super) fn file_mut(&mut self, id: FileId) -> &mut FileState {
         Arc::make_mut(&mut self.files.get_mut(&id).expect("a handle keeps its file").state)
+    }
+
+    /// Bytes of all files that have a name or are open: a file system gives the others' space back at once.
+    pub(super) fn used_bytes(&self) -> u64 {
+        let named: BTreeSet<Entry> =
+            self.dirs.values().flat_map(|dir| dir.current.values()).copied().collect();
+        let there = self.files.iter().filter(|(id, slot)| {
+            named.contains(&Entry::File(**id)) || Arc::strong_count(&slot.handles) > 1
+        });
+        there.map(|(_, slot)| slot.state.current().len()).sum()
     }
 
     /// What a handle holds while it is open.
