@@ -21,6 +21,7 @@ use argali_wal::{ActiveTxn, Owner, TxnState, Wal};
 
 use crate::lock::{Blocked, LockOptions, LockTable};
 use crate::options::Mutations;
+use crate::rollback::Stranded;
 use crate::space::Rates;
 use crate::table::TxnTable;
 use crate::txn::{Kind, Kit};
@@ -41,7 +42,7 @@ pub struct TxnManager {
     horizon: AtomicU64,
     /// Serial of the next savepoint, of whatever transaction.
     next_savepoint: AtomicU64,
-    stranded: Mutex<Vec<(TxnId, String)>>,
+    stranded: Mutex<Vec<Stranded>>,
     mutations: OnceLock<Mutations>,
 }
 
@@ -189,14 +190,18 @@ impl TxnManager {
         self.locks.blocked()
     }
 
-    /// Transactions whose rollback failed, and why. They keep their locks and hold the log until the
-    /// database is opened again.
+    /// Transactions whose rollback failed, and why. They keep their locks and hold the log until
+    /// [`retry_stranded`](Self::retry_stranded) succeeds or the database is opened again.
     pub fn stranded(&self) -> Vec<(TxnId, String)> {
-        self.stranded.lock().clone()
+        self.stranded.lock().iter().map(Stranded::describe).collect()
     }
 
-    pub(crate) fn strand(&self, txn: TxnId, cause: String) {
-        self.stranded.lock().push((txn, cause));
+    pub(crate) fn strand(&self, stranded: Stranded) {
+        self.stranded.lock().push(stranded);
+    }
+
+    pub(crate) fn take_stranded(&self) -> Vec<Stranded> {
+        std::mem::take(&mut *self.stranded.lock())
     }
 }
 

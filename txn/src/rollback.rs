@@ -10,17 +10,20 @@
 //!
 //! Rollback takes no locks (L3), draws log space from the reserve, and keeps at most one page latched,
 //! so it needs one free frame. When all are pinned for a moment by others, it waits and tries again:
-//! latches are short. Any other failure strands the transaction: its locks stay, because nobody may see
-//! what it left half undone; the next restart takes it back.
+//! latches are short. Any other failure (a page that cannot be read) *strands* the transaction: it keeps
+//! its locks and its log space, because nobody may see what it left half undone, and a background step
+//! tries again until the cause has passed. What it took back so far stays taken back. Only a poisoned
+//! database tries nothing more: there the next restart does it.
 
 use std::time::Duration;
 
 use argali_base::sync::{Arc, thread};
-use argali_base::{Error, Lsn, Result};
+use argali_base::{Error, Lsn, Result, TxnId};
 use argali_wal::{Body, Changes, Record};
 
-use crate::Txn;
-use crate::txn::{Kind, Mode};
+use crate::space::LogSpace;
+use crate::txn::{Kind, Kit, Mode};
+use crate::{Txn, TxnManager, TxnOptions};
 
 /// How often a rollback tries again for a free frame, a millisecond apart.
 const FRAME_TRIES: u32 = 1000;
@@ -32,6 +35,41 @@ pub struct Savepoint {
     pub last: Lsn,
     /// Tells it from every other savepoint of this manager.
     pub serial: u64,
+}
+
+/// A rollback that could not go on: all of its transaction but the way back to the manager.
+pub(crate) struct Stranded {
+    id: TxnId,
+    kind: Kind,
+    options: TxnOptions,
+    kit: Box<Kit>,
+    space: LogSpace,
+    cause: String,
+}
+
+impl Stranded {
+    pub(crate) fn describe(&self) -> (TxnId, String) {
+        (self.id, self.cause.clone())
+    }
+}
+
+impl TxnManager {
+    /// Tries every stranded rollback once more: the body of a background step. Returns those that are over
+    /// now. A poisoned database tries nothing.
+    pub fn retry_stranded(self: &Arc<Self>) -> Vec<TxnId> {
+        let mut over = Vec::new();
+        if self.is_poisoned() {
+            return over;
+        }
+        for Stranded { id, kind, options, kit, space, .. } in self.take_stranded() {
+            let mut txn = Txn::new(Arc::clone(self), id, kind, (options, kit));
+            txn.space = space;
+            if txn.take_back().is_ok() {
+                over.push(id);
+            }
+        }
+        over
+    }
 }
 
 impl Txn {
@@ -62,8 +100,8 @@ impl Txn {
         result
     }
 
-    /// Rolls back with CLRs, appends `End`, releases the locks. After an error the transaction keeps its
-    /// locks until the database is opened again (see [`stranded`](crate::TxnManager::stranded)).
+    /// Rolls back with CLRs, appends `End`, releases the locks. After an error it keeps its locks until a
+    /// later try succeeds (see [`stranded`](crate::TxnManager::stranded)).
     pub fn abort(mut self) -> Result<()> {
         self.take_back()
     }
@@ -94,11 +132,18 @@ impl Txn {
     fn take_back(&mut self) -> Result<()> {
         let result = self.undo_down_to(Lsn::NONE).and_then(|()| self.finish_rollback());
         if let Err(error) = &result {
-            self.manager.strand(self.id, error.to_string());
-            // The kit is not recycled: its slot still names the transaction, and its locks are kept.
-            self.kit = None;
+            self.strand(error.to_string());
         }
         result
+    }
+
+    /// Leaves slot, locks and log space to whoever tries again.
+    fn strand(&mut self, cause: String) {
+        let Some(kit) = self.kit.take() else { return };
+        self.space.park();
+        let space = std::mem::replace(&mut self.space, LogSpace::new());
+        let (id, kind, options) = (self.id, self.kind, self.options.clone());
+        self.manager.strand(Stranded { id, kind, options, kit, space, cause });
     }
 
     fn finish_rollback(&mut self) -> Result<()> {

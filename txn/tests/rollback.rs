@@ -5,6 +5,7 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use argali_base::{Error, Lsn, PageId, Result};
 use argali_pager::{PageOp, TornPages};
@@ -189,12 +190,12 @@ fn two_interleaved_transactions_undo_their_own() {
 /// Takes back by meaning: subtracts where a note on page 3 says the counter is now.
 struct Counters(Arc<World>, Misbehave);
 
-#[derive(Clone, Copy, PartialEq)]
 enum Misbehave {
     No,
     NoClr,
     TwoClrs,
-    Fail,
+    /// Fails so many times, then does what it should.
+    Fail(AtomicU32),
 }
 
 impl LogicalUndo for Counters {
@@ -205,10 +206,13 @@ impl LogicalUndo for Counters {
         let (page, delta) = (u64::from(body[0]), u64::from(body[1]).wrapping_neg());
         let op = PageOp::Add { slot: 0, at: 0, delta };
         let times = match misbehave {
-            Misbehave::No => 1,
             Misbehave::NoClr => 0,
             Misbehave::TwoClrs => 2,
-            Misbehave::Fail => return Err(Error::ReadOnly),
+            Misbehave::Fail(times) if times.load(Ordering::Relaxed) > 0 => {
+                times.fetch_sub(1, Ordering::Relaxed);
+                return Err(Error::ReadOnly);
+            }
+            Misbehave::No | Misbehave::Fail(_) => 1,
         };
         for _ in 0..times {
             txn.admit(32, 1)?;
@@ -290,7 +294,7 @@ fn an_access_method_that_breaks_rule_5_is_caught() {
 
 #[test]
 fn a_rollback_that_fails_strands_the_transaction_with_its_locks() {
-    let world = logical_world(Misbehave::Fail);
+    let world = logical_world(Misbehave::Fail(AtomicU32::new(3)));
     let mut txn = world.begin();
     let id = txn.id();
     let name = LockName::Tree(1);
@@ -302,11 +306,24 @@ fn a_rollback_that_fails_strands_the_transaction_with_its_locks() {
     let mut active = Vec::new();
     world.txns.active(&mut active);
     assert_eq!(active[0].txn, id, "it keeps the log from being truncated");
+
+    // A background step tries again, and again, until the cause has passed.
+    assert!(world.txns.retry_stranded().is_empty() && world.txns.retry_stranded().is_empty());
+    assert_eq!(world.txns.stranded()[0].0, id, "the second and third failure");
+    assert_eq!(world.value(0, 0), 5);
+    assert_eq!(world.txns.retry_stranded(), [id]);
+    assert_eq!(world.value(0, 0), 0);
+    assert!(world.txns.stranded().is_empty());
+    assert!(world.begin().try_lock(name, LockMode::X));
+    assert_eq!(world.wal.stats().reserved_bytes, 0);
+    let log = world.log();
+    let clrs = log.lines().filter(|line| line.contains("clr p0")).count();
+    assert_eq!(clrs, 1, "taken back once:\n{log}");
 }
 
 #[test]
 fn a_failed_savepoint_rollback_leaves_only_abort() {
-    let world = logical_world(Misbehave::Fail);
+    let world = logical_world(Misbehave::Fail(AtomicU32::new(3)));
     let mut txn = world.begin();
     let savepoint = txn.savepoint();
     add_logically(&world, &mut txn, 0, 5);
