@@ -13,7 +13,7 @@
 //! | a good frame at X whose body nobody understands | `Corrupt` (found when it is decoded) |
 //! | nothing of the kind | X is the tail |
 //!
-//! Commit and checkpoint records carry the durable end known when they were appended; that is the second
+//! Commit, checkpoint and prepare records carry the durable end known when they were appended; that is the second
 //! row's evidence. (Source of the problem: Alagappan et al., Protocol-Aware Recovery, FAST 2018.)
 //! Erasing comes after this judgement, in `Wal::resume`.
 
@@ -149,9 +149,9 @@ fn evidence_behind(
 /// The first place in `bytes` where a frame that could carry evidence may begin, and its length.
 fn candidate(bytes: &[u8], budget: &mut usize) -> Option<(usize, usize)> {
     let (words, _) = bytes.as_chunks::<8>();
-    // Few words begin with a 3, 5 or 6: this runs over megabytes of zeros or old records.
+    // Few words begin with a 3, 5, 6 or 8: this runs over megabytes of zeros or old records.
     let tags = words.iter().skip(KIND_AT / 8).enumerate();
-    let mut likely = tags.filter(|(_, tag)| matches!(tag[0], 3 | 5 | 6));
+    let mut likely = tags.filter(|(_, tag)| matches!(tag[0], 3 | 5 | 6 | 8));
     likely.find_map(|(nth, _)| {
         let head = bytes.get(nth * 8..nth * 8 + HEADER_BYTES)?;
         Some((nth * 8, evidence_len(head, budget)?))
@@ -160,7 +160,7 @@ fn candidate(bytes: &[u8], budget: &mut usize) -> Option<(usize, usize)> {
 
 fn evidence_len(head: &[u8], budget: &mut usize) -> Option<usize> {
     let len = frame::plausible_len(head).ok()?;
-    if head[KIND_AT] != 6 {
+    if !matches!(head[KIND_AT], 6 | 8) {
         return (len == SHORT_BYTES).then_some(len);
     }
     *budget = budget.checked_sub(len)?;

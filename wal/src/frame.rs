@@ -6,11 +6,11 @@
 //!  8  8  transaction (0: none)
 //! 16  8  prevLSN: the transaction's record before this one (0: its first)
 //! 24  1  kind                        1 update · 2 compensation · 3 commit · 4 end
-//!                                    5 checkpoint begin · 6 checkpoint end
-//!                                    reserved: 7 page image · 8 prepare · 9 pages written · 10 pending action
+//!                                    5 checkpoint begin · 6 checkpoint end · 8 prepare
+//!                                    reserved: 7 page image · 9 pages written · 10 pending action
 //! 25  1  undo kind                   0 never · 1 physical · 2 logical
 //! 26  1  owner of a logical undo
-//! 27  1  flags: bits 0–2 bytes of padding, bit 3 last checkpoint chunk, others 0
+//! 27  1  flags: bits 0–2 bytes of padding, bit 3 last chunk or piece, others 0
 //! 28  4  length of the frame physically before this one (0: none): the way back
 //! 32  …  body (see record.rs), padded with zeros to a multiple of 8
 //! ```

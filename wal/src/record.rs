@@ -13,6 +13,9 @@
 //!  6 ckpt end        0  8  LSN of the begin record
 //!                    8  8  durable end
 //!                   16  …  tables (tables.rs); header flag bit 3 says "last chunk"
+//!  8 prepare         0  8  durable end
+//!                    8  8  bytes of the vote in earlier pieces
+//!                   16  …  a piece of the vote (txn/src/vote.rs); header flag bit 3 says "last piece"
 //! ```
 //!
 //! There is no `Begin` record: `prev = 0` says it. A record is borrowed both ways, from the caller's
@@ -83,6 +86,18 @@ pub enum Body<'a> {
         /// The chunk.
         tables: CheckpointTables<'a>,
     },
+    /// One piece of a transaction's vote to commit. With the last one the transaction is in doubt: it
+    /// ends as somebody outside decides, whatever happens in between.
+    Prepare {
+        /// Durable end known when this was appended.
+        durable: Lsn,
+        /// Bytes of the vote in earlier pieces; 0 in its first.
+        before: u64,
+        /// Whether the vote is complete with this piece.
+        last: bool,
+        /// The piece, in the transaction manager's own bytes.
+        piece: &'a [u8],
+    },
 }
 
 /// How an update is undone.
@@ -111,6 +126,7 @@ const COMMIT: u8 = 3;
 const END: u8 = 4;
 const CHECKPOINT_BEGIN: u8 = 5;
 const CHECKPOINT_END: u8 = 6;
+const PREPARE: u8 = 8;
 
 const UNDO_NEVER: u8 = 0;
 const UNDO_PHYSICAL: u8 = 1;
@@ -174,6 +190,7 @@ impl<'a> Body<'a> {
             Self::End => "end",
             Self::CheckpointBegin { .. } => "checkpoint begin",
             Self::CheckpointEnd { .. } => "checkpoint end",
+            Self::Prepare { .. } => "prepare",
         }
     }
 
@@ -182,7 +199,8 @@ impl<'a> Body<'a> {
         match self {
             Self::Commit { durable }
             | Self::CheckpointBegin { durable }
-            | Self::CheckpointEnd { durable, .. } => Some(*durable),
+            | Self::CheckpointEnd { durable, .. }
+            | Self::Prepare { durable, .. } => Some(*durable),
             Self::Update { .. } | Self::Compensation { .. } | Self::End => None,
         }
     }
@@ -212,6 +230,12 @@ impl<'a> Body<'a> {
                 let durable = Lsn::new(reader.u64()?);
                 let tables = CheckpointTables::decode(reader.take(reader.rest().len())?)?;
                 Self::CheckpointEnd { begin, durable, last, tables }
+            }
+            PREPARE if plain => {
+                let durable = Lsn::new(reader.u64()?);
+                let before = reader.u64()?;
+                let piece = reader.take(reader.rest().len())?;
+                Self::Prepare { durable, before, last, piece }
             }
             _ => return None,
         };
@@ -304,6 +328,13 @@ impl<'a> Encoded<'a> {
                 self.put_fixed(&begin.get().to_le_bytes());
                 self.put_fixed(&durable.get().to_le_bytes());
                 self.first = tables.bytes();
+            }
+            Body::Prepare { durable, before, last, piece } => {
+                tags.kind = PREPARE;
+                tags.flags = if last { FLAG_LAST } else { 0 };
+                self.put_fixed(&durable.get().to_le_bytes());
+                self.put_fixed(&before.to_le_bytes());
+                self.first = piece;
             }
         }
         tags

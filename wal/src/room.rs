@@ -54,6 +54,17 @@ impl Wal {
         self.until_granted(Grow::BeyondLimit, || admission.grant_reserved(bytes, reserve))
     }
 
+    /// Restart only: sets aside again what a transaction in doubt had set aside before the crash, beyond the
+    /// limit if it must be. Never more than the limit itself, whatever the log claims.
+    pub fn reserve_again(&self, bytes: u64, reserve: &mut UndoReserve) -> Result<()> {
+        let admission = &self.admissible(0)?.admission;
+        let bytes = bytes.min(self.options.limit_bytes);
+        let ticket =
+            self.until_granted(Grow::BeyondLimit, || admission.grant(0, bytes, reserve))?;
+        drop(ticket);
+        Ok(())
+    }
+
     /// Gives what `ticket` has left back to `reserve`, where dropping it would give it to everybody.
     /// For rollback, which admits by estimate, again and again.
     pub fn settle(&self, ticket: LogTicket, reserve: &mut UndoReserve) {

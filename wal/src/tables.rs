@@ -47,7 +47,7 @@ pub enum TxnState {
     Running,
     /// Commit record appended, `End` not yet.
     Committed,
-    /// Prepared: in doubt (reserved).
+    /// Prepared: in doubt until somebody outside decides.
     Prepared,
 }
 

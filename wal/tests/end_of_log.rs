@@ -133,7 +133,7 @@ fn a_clean_mark_does_not_hold_when_a_frame_stands_there() {
 
 #[test]
 fn a_later_durable_end_is_evidence() {
-    for kind in 0..3 {
+    for kind in 0..4 {
         for (durable, proves) in [(208, false), (256, false), (264, true), (544, true)] {
             let sim = SimDisk::memory();
             let wal = notes(&sim);
@@ -143,7 +143,8 @@ fn a_later_durable_end_is_evidence() {
             let body = match kind {
                 0 => Body::Commit { durable },
                 1 => Body::CheckpointBegin { durable },
-                _ => Body::CheckpointEnd { begin: Lsn::FIRST, durable, last: true, tables },
+                2 => Body::CheckpointEnd { begin: Lsn::FIRST, durable, last: true, tables },
+                _ => Body::Prepare { durable, before: 0, last: true, piece: b"vote" },
             };
             // Far behind, in another segment.
             for _ in 0..3 {

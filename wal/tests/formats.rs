@@ -48,6 +48,7 @@ fn records(out: &mut String) {
     let durable = Lsn::new(0x1c0);
     let (one, two) = (one.changes(), two.changes());
     let logical = Undo::Logical { owner: Owner(2), body: b"key" };
+    let vote = |before, last, piece| Body::Prepare { durable, before, last, piece };
     let end = |last| Body::CheckpointEnd { begin: Lsn::new(0x1c0), durable, last, tables };
     let all = [
         (
@@ -75,6 +76,8 @@ fn records(out: &mut String) {
         ("checkpoint begin", 0, 0, Body::CheckpointBegin { durable }),
         ("checkpoint end, more to come", 0, 0, end(false)),
         ("checkpoint end, last", 0, 0, end(true)),
+        ("prepare, more to come", 5, 416, vote(0, false, b"this, and")),
+        ("prepare, last piece", 5, 448, vote(9, true, b"that")),
     ];
     let mut buf = RecordBuf::new();
     for (title, txn, prev, body) in all {

@@ -59,6 +59,8 @@ fn with_samples(mut look: impl FnMut(&Record<'_>)) {
         Body::CheckpointBegin { durable },
         Body::CheckpointEnd { begin: Lsn::new(560), durable, last: false, tables },
         Body::CheckpointEnd { begin: Lsn::new(560), durable, last: true, tables },
+        Body::Prepare { durable, before: 0, last: false, piece: b"the first part" },
+        Body::Prepare { durable, before: 14, last: true, piece: b"" },
     ];
     for body in bodies {
         look(&Record { txn: TxnId::new(3), prev: Lsn::new(80), body });
@@ -147,6 +149,7 @@ fn overheads_are_what_they_say() {
             },
             Body::Compensation { changes, .. } => (changes, 0),
             Body::CheckpointEnd { tables, .. } => (Changes::EMPTY, tables.bytes().len()),
+            Body::Prepare { piece, .. } => (Changes::EMPTY, piece.len()),
             Body::Commit { .. } | Body::End | Body::CheckpointBegin { .. } => (Changes::EMPTY, 0),
         };
         let ops: usize = changes.iter().map(|change| CHANGE_OVERHEAD + change.ops.len()).sum();
