@@ -22,7 +22,7 @@ use argali_base::sync::{Arc, Clock};
 use argali_base::{Disk, Error, Health, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
-use argali_recovery::{Parts, RecoveryObserver, Report, Silent, restart};
+use argali_recovery::{Parts, RecoveryObserver, Report, Restarted, Silent, restart};
 use argali_txn::{TxnManager, UndoHandlers};
 use argali_wal::{Control, ControlFile, Wal};
 
@@ -215,10 +215,11 @@ impl Stack {
         if self.control.get().clean_end.is_some() {
             self.control.update(|control| control.clean_end = None)?;
         }
-        let report = if clean {
+        let Restarted { report, in_doubt: _ } = if clean {
             let begun = Clock::system();
             self.wal.resume()?;
-            Report { total_time: begun.now(), ..Report::default() }
+            let report = Report { total_time: begun.now(), ..Report::default() };
+            Restarted { report, in_doubt: Vec::new() }
         } else {
             restart(&self.parts(Clock::system()), observer)?
         };

@@ -209,6 +209,7 @@ fn describe(buf: &RecordBuf) -> String {
         }
         Body::Commit { .. } => format!("{head} commit"),
         Body::End => format!("{head} end"),
+        Body::Prepare { .. } => format!("{head} prepare"),
         Body::CheckpointBegin { .. } => format!("{} checkpoint begins", buf.lsn()),
         Body::CheckpointEnd { tables, .. } => {
             let mut out = format!("{} checkpoint ends", buf.lsn());

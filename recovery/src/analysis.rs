@@ -22,6 +22,9 @@
 //! **A2** When the scan is over, the first record of each transaction in the table is known. If not,
 //! the checkpoint lost an entry, and undo would stop too early: `Corrupt`.
 //!
+//! A vote ([`Body::Prepare`], its last piece) takes a transaction out of the losers and into doubt. Its next
+//! record is the decision, whichever it is: a commit, or the CLR that begins its rollback.
+//!
 //! **A3** Each record of a transaction names its predecessor, so a record missing from the middle of
 //! the log cannot go unseen.
 //!
@@ -33,9 +36,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use argali_base::{Error, Lsn, PageId, Result, TxnId};
 use argali_wal::{
     ActiveTxn, Body, Changes, CheckpointTables, Control, DirtyPage, Record, RecordBuf, TxnState,
+    Wal,
 };
 
-use crate::observer::{Event, RecoveryObserver, tell};
+use crate::observer::{Event, RecoveryObserver, Silent, tell};
 use crate::{Parts, Report};
 
 /// What analysis found out: all that redo and undo need to know about the crash.
@@ -46,8 +50,10 @@ pub(crate) struct History {
     pub(crate) end: Lsn,
     /// The dirty page table: page and recLSN.
     pub(crate) dirty: BTreeMap<PageId, Lsn>,
-    /// Transactions without commit or end, by id.
+    /// Transactions without vote, commit or end, by id.
     pub(crate) losers: Vec<ActiveTxn>,
+    /// Transactions that voted and were not decided, by id.
+    pub(crate) in_doubt: Vec<ActiveTxn>,
     /// Transactions committed but without their end record, by id.
     pub(crate) committed: Vec<ActiveTxn>,
     /// Every transaction id below this may have been used.
@@ -61,21 +67,14 @@ pub(crate) fn analyse<O: RecoveryObserver>(
     observer: &mut O,
 ) -> Result<History> {
     let begun = parts.clock.now();
-    let control = parts.control.get();
-    let mut tables = Tables::new(&control, parts.wal.durable().end());
-    tell(observer, || Event::AnalysisBegins { from: tables.from });
-    let mut scan = parts.wal.scan(tables.from);
-    let mut buf = RecordBuf::new();
-    while scan.next(&mut buf)? {
-        tables.see(buf.lsn(), &buf.record(), observer)?;
-        report.analysis.records += 1;
-    }
+    let (tables, records) = read(&parts.control.get(), &parts.wal, observer)?;
+    report.analysis.records = records;
     report.analysis.from = tables.from;
     report.analysis.to = tables.end;
     report.analysis.bytes = tables.end.get().saturating_sub(tables.from.get());
     report.analysis.pages = tables.dirty.len() as u64;
     report.winners = tables.winners;
-    let history = tables.finish()?;
+    let history = tables.finish(parts.mutations.prepared_are_losers)?;
     report.losers = history.losers.iter().map(|loser| loser.txn).collect();
     report.analysis.time = parts.since(begun);
     tell(observer, || Event::AnalysisEnds {
@@ -84,6 +83,24 @@ pub(crate) fn analyse<O: RecoveryObserver>(
         dirty: history.dirty.iter().map(|(&page, &rec_lsn)| DirtyPage { page, rec_lsn }).collect(),
     });
     Ok(history)
+}
+
+/// Reads the log from the master record on; the tables, and how many records there were.
+fn read<O: RecoveryObserver>(
+    control: &Control,
+    wal: &Wal,
+    observer: &mut O,
+) -> Result<(Tables, u64)> {
+    let mut tables = Tables::new(control, wal.durable().end());
+    tell(observer, || Event::AnalysisBegins { from: tables.from });
+    let mut scan = wal.scan(tables.from);
+    let mut buf = RecordBuf::new();
+    let mut records = 0;
+    while scan.next(&mut buf)? {
+        tables.see(buf.lsn(), &buf.record(), observer)?;
+        records += 1;
+    }
+    Ok((tables, records))
 }
 
 /// The two tables while the scan goes on.
@@ -146,8 +163,17 @@ impl Tables {
                 self.dirty(lsn, changes, observer);
             }
             Body::Compensation { changes, undo_next } => {
-                self.chain(lsn, record, observer, |txn| txn.undo_next = undo_next)?;
+                self.chain(lsn, record, observer, |txn| {
+                    txn.undo_next = undo_next;
+                    txn.state = TxnState::Running;
+                })?;
                 self.dirty(lsn, changes, observer);
+            }
+            Body::Prepare { last, .. } => {
+                self.chain(lsn, record, observer, |txn| {
+                    txn.undo_next = lsn;
+                    txn.state = if last { TxnState::Prepared } else { txn.state };
+                })?;
             }
             Body::Commit { .. } => {
                 self.winners += 1;
@@ -258,12 +284,12 @@ impl Tables {
         tell(observer, || Event::Transaction { lsn, txn });
     }
 
-    /// Sorts the transactions into losers and committed ones and checks A2.
-    fn finish(self) -> Result<History> {
+    /// Sorts the transactions into losers, undecided and committed ones, and checks A2.
+    fn finish(self, prepared_are_losers: bool) -> Result<History> {
         if self.checkpoint != Progress::Complete {
             return Err(corrupt(self.from, "the checkpoint of the master record has no end"));
         }
-        let (mut losers, mut committed) = (Vec::new(), Vec::new());
+        let (mut losers, mut in_doubt, mut committed) = (Vec::new(), Vec::new(), Vec::new());
         for txn in self.txns.into_values() {
             if txn.first.is_none() {
                 let what = format!("the checkpoint lacks {}, active since before it", txn.txn);
@@ -271,18 +297,26 @@ impl Tables {
             }
             match txn.state {
                 TxnState::Running => losers.push(txn),
-                TxnState::Committed => committed.push(txn),
-                TxnState::Prepared => {
-                    let what =
-                        format!("{} is prepared, which this version cannot resolve", txn.txn);
-                    return Err(corrupt(txn.last, what));
+                TxnState::Prepared if prepared_are_losers => {
+                    losers.push(ActiveTxn { state: TxnState::Running, ..txn });
                 }
+                TxnState::Prepared => in_doubt.push(txn),
+                TxnState::Committed => committed.push(txn),
             }
         }
         let redo = self.dirty.values().min().map_or(self.end, |&rec_lsn| rec_lsn.min(self.end));
         let (end, dirty, next_txn) = (self.end, self.dirty, self.next_txn);
-        Ok(History { redo, end, dirty, losers, committed, next_txn })
+        Ok(History { redo, end, dirty, losers, in_doubt, committed, next_txn })
     }
+}
+
+/// The transactions in doubt in the log of a closed database, by id. Reads only.
+///
+/// # Errors
+/// As [`restart`](crate::restart), of its first pass.
+pub fn in_doubt(control: &Control, wal: &Wal) -> Result<Vec<ActiveTxn>> {
+    let (tables, _) = read(control, wal, &mut Silent)?;
+    Ok(tables.finish(false)?.in_doubt)
 }
 
 /// Damage found in the log at `lsn`, which is also its offset.

@@ -36,7 +36,7 @@ use argali_base::sync::Mutex;
 use argali_base::{Error, Lsn, Result, TxnId};
 use argali_wal::{
     ActiveTxn, Body, CheckpointTables, Control, DirtyPage, Holder, RECORD_BYTES_MAX, Record,
-    UndoReserve, Wal,
+    TxnState, UndoReserve, Wal,
 };
 
 use crate::Parts;
@@ -151,7 +151,8 @@ impl Checkpointer {
 
     /// Writes everything, takes a checkpoint and marks the database clean: the next open has nothing to
     /// do. Call it after every transaction has ended. If one has not, or a page could not be written,
-    /// there is no mark and the next open recovers.
+    /// there is no mark and the next open recovers. Nor is there one with transactions in doubt: the next
+    /// open has their locks to take again.
     pub fn shut_down(&self) -> Result<()> {
         let report = self.checkpoint(Flush::Everything)?;
         let nothing_left = report.dirty_pages == 0 && report.active_txns == 0;
@@ -231,13 +232,7 @@ impl Checkpointer {
     fn move_master(&self, report: &mut CheckpointReport, turn: &Turn) -> Result<()> {
         let Parts { wal, pool, txns, mutations, .. } = &self.parts;
         let mut holders = vec![Holder { what: "redo point".into(), lsn: report.redo }];
-        let oldest = turn.active.iter().min_by_key(|txn| txn.first);
-        holders.extend(
-            oldest.map(|txn| Holder {
-                what: format!("oldest transaction {}", txn.txn),
-                lsn: txn.first,
-            }),
-        );
+        holders.extend(transactions_that_hold(&turn.active));
         if mutations.early_truncation {
             holders = vec![Holder { what: "checkpoint".into(), lsn: report.begin }];
         }
@@ -254,6 +249,20 @@ impl Checkpointer {
         report.log_first = wal.truncate(holders)?; // C4
         Ok(())
     }
+}
+
+/// Undo may read back to the oldest transaction. Those in doubt are all named: they may last, and somebody
+/// can do something about each.
+fn transactions_that_hold(active: &[ActiveTxn]) -> impl Iterator<Item = Holder> {
+    let oldest = active.iter().min_by_key(|txn| txn.first).map(|txn| txn.txn);
+    let holds = move |txn: &&ActiveTxn| txn.state == TxnState::Prepared || Some(txn.txn) == oldest;
+    active.iter().filter(holds).map(|txn| {
+        let kind = match txn.state {
+            TxnState::Prepared => "prepared",
+            TxnState::Running | TxnState::Committed => "oldest",
+        };
+        Holder { what: format!("{kind} transaction {}", txn.txn), lsn: txn.first }
+    })
 }
 
 /// A record that belongs to no transaction.
@@ -293,7 +302,6 @@ fn chunks<'t>(
 #[cfg(test)]
 mod tests {
     use argali_base::PageId;
-    use argali_wal::TxnState;
 
     use super::*;
 

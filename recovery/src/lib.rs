@@ -38,8 +38,11 @@
 //! * **R5** A checkpoint's tables are never older than its begin record: the begin record is appended
 //!   first, the tables are read afterwards, and analysis starts at the begin record.
 //!
-//! Left out: parallel redo and reading ahead (they belong in the pool), prepared transactions (the
-//! table keeps room for them), and opening the database before undo is over.
+//! * **R6** A transaction in doubt is neither winner nor loser. Its locks are taken again before undo
+//!   begins, and so before anybody else can ask for them.
+//!
+//! Left out: parallel redo and reading ahead (they belong in the pool), and opening the database before
+//! undo is over.
 
 mod analysis;
 mod checkpoint;
@@ -53,9 +56,10 @@ use std::time::Duration;
 use argali_base::sync::{Arc, Clock};
 use argali_base::{Lsn, Result, TxnId};
 use argali_buffer_pool::BufferPool;
-use argali_txn::TxnManager;
+use argali_txn::{Prepared, TxnManager};
 use argali_wal::{ControlFile, Wal};
 
+pub use analysis::in_doubt;
 pub use checkpoint::{CheckpointReport, Checkpointer};
 pub use observer::{Event, RecoveryObserver, RedoDecision, Silent};
 pub use policy::{CheckpointPolicy, Flush, Never, Observed, Standard};
@@ -98,6 +102,8 @@ pub struct Mutations {
     pub checkpoint_without_dirty_table: bool,
     /// The log is truncated below the checkpoint, whoever still needs it.
     pub early_truncation: bool,
+    /// Transactions in doubt are undone like losers.
+    pub prepared_are_losers: bool,
 }
 
 /// What one pass did.
@@ -132,6 +138,8 @@ pub struct Report {
     pub winners: u64,
     /// Transactions that were active at the crash, by id.
     pub losers: Vec<TxnId>,
+    /// Transactions prepared and not decided, by id.
+    pub in_doubt: Vec<TxnId>,
     /// Page changes applied.
     pub applied: u64,
     /// Page changes skipped because the page is not in the dirty page table.
@@ -150,6 +158,14 @@ pub struct Report {
     pub total_time: Duration,
 }
 
+/// What a restart leaves to whoever called it.
+pub struct Restarted {
+    /// What it did.
+    pub report: Report,
+    /// The transactions in doubt, by id. Somebody outside knows how they end.
+    pub in_doubt: Vec<Prepared>,
+}
+
 /// Analysis, redo, undo, checkpoint (ARIES, section 6). Call it once, on a log just opened, with an
 /// empty pool and the undo handlers set; afterwards the log takes records.
 ///
@@ -160,11 +176,12 @@ pub struct Report {
 /// `Corrupt` when the log's chain, a checkpoint or a page contradicts the log: a page at or past the
 /// end of the log, a page that misses a change it should have, a table that misses a transaction.
 /// Anything the parts return. After an error the database stays closed; nothing is lost by trying again.
-pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<Report> {
+pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<Restarted> {
     let begun = parts.clock.now();
     if parts.control.get().clean_end == Some(parts.wal.durable().end()) {
         parts.wal.resume()?;
-        return Ok(Report { total_time: parts.since(begun), ..Report::default() });
+        let report = Report { total_time: parts.since(begun), ..Report::default() };
+        return Ok(Restarted { report, in_doubt: Vec::new() });
     }
     let mut report = Report { recovered: true, ..Report::default() };
     report.pages_repaired = parts.pool.pager().stats().repaired;
@@ -172,10 +189,11 @@ pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<R
     redo::repeat_history(parts, &history, &mut report, observer)?;
     parts.wal.resume()?; // R1
     parts.txns.raise_next_txn(history.next_txn);
+    let in_doubt = undo::adopt_in_doubt(parts, &history, &mut report, observer)?; // R6
     undo::take_back_losers(parts, &history, &mut report, observer)?;
     let checkpoint = Checkpointer::new(parts.clone()).checkpoint(Flush::Nothing)?;
     report.checkpoint_time = checkpoint.time;
     report.total_time = parts.since(begun);
     observer::tell(observer, || Event::Finished { end: checkpoint.end });
-    Ok(report)
+    Ok(Restarted { report, in_doubt })
 }

@@ -65,6 +65,15 @@ pub enum Event {
         /// The operations, in words.
         ops: String,
     },
+    /// A transaction whose vote is in the log and whose decision is not: undo leaves it alone.
+    InDoubt {
+        /// Which.
+        txn: TxnId,
+        /// Its global name.
+        gid: String,
+        /// How many locks it has taken again.
+        locks: usize,
+    },
     /// Undo took one record back, or stepped over one that is never undone.
     Undo {
         /// The record.
@@ -193,6 +202,13 @@ impl fmt::Display for Event {
             }
             Self::Redo { lsn, page, decision, ops } => {
                 write!(f, "redo      {lsn} {page} {ops}: {decision}")
+            }
+            Self::InDoubt { txn, gid, locks } => {
+                write!(
+                    f,
+                    "in doubt  {txn} is \"{}\": {locks} locks taken again",
+                    gid.escape_debug()
+                )
             }
             Self::Undo { lsn, txn, clr, undo_next } => {
                 write!(f, "undo      {lsn} {txn}: ")?;

@@ -176,6 +176,7 @@ fn changes_of<'a>(body: &Body<'a>) -> Changes<'a> {
         Body::Update { changes, .. } | Body::Compensation { changes, .. } => changes,
         Body::Commit { .. }
         | Body::End
+        | Body::Prepare { .. }
         | Body::CheckpointBegin { .. }
         | Body::CheckpointEnd { .. } => Changes::EMPTY,
     }

@@ -16,6 +16,9 @@
 //! the next sweep goes on at their `undo_next`. Undo does not look at pageLSNs, because history was
 //! repeated and each change is there.
 //!
+//! Transactions in doubt are passed over: undo leaves them alone, whatever their LSNs. They only get back
+//! what they had in memory, before anything is undone.
+//!
 //! Transactions that committed but never logged their end get it here, so that no later analysis has
 //! to think about them.
 
@@ -23,13 +26,35 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use argali_base::{Lsn, Result};
-use argali_txn::Txn;
+use argali_txn::{Prepared, Txn};
 use argali_wal::{ActiveTxn, Body, Record, RecordBuf};
 
 use crate::analysis::History;
 use crate::checkpoint::append;
 use crate::observer::{Event, RecoveryObserver, tell};
 use crate::{Parts, Report};
+
+/// Takes the transactions in doubt into the new life: table entry, locks, log space. Before the losers go:
+/// `Commit_LSN` must not pass a transaction whose rollback may still be asked for.
+pub(crate) fn adopt_in_doubt<O: RecoveryObserver>(
+    parts: &Parts,
+    history: &History,
+    report: &mut Report,
+    observer: &mut O,
+) -> Result<Vec<Prepared>> {
+    let mut all = Vec::new();
+    for active in &history.in_doubt {
+        let prepared = parts.txns.adopt_prepared(*active)?;
+        report.in_doubt.push(active.txn);
+        tell(observer, || Event::InDoubt {
+            txn: active.txn,
+            gid: prepared.vote().gid.clone(),
+            locks: prepared.vote().locks.len(),
+        });
+        all.push(prepared);
+    }
+    Ok(all)
+}
 
 /// Runs the pass.
 pub(crate) fn take_back_losers<O: RecoveryObserver>(

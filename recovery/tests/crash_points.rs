@@ -19,7 +19,8 @@ use harness::db::Config;
 use harness::faults::{every_call_fails, every_sync_fails};
 use harness::lives::lives;
 use harness::workload::{
-    ALL, BURSTS, CHECKPOINTS, COUNTERS, LOSERS, MIXED, Mix, SAVEPOINTS, STEAL, STRUCTURE,
+    ALL, BURSTS, CHECKPOINTS, COUNTERS, FEW_IN_DOUBT, IN_DOUBT, LOSERS, MIXED, Mix, SAVEPOINTS,
+    STEAL, STRUCTURE,
 };
 
 const MODES: [TornPages; 3] = [DoubleWrite, FullPageImage, TornPages::None];
@@ -93,6 +94,30 @@ fn every_instant_of_recovery_of_recovery() {
     assert!(total.losers > 1000, "undo was hardly ever cut: {total:?}");
 }
 
+/// Prepares, decisions and crashes in between, cut at every call; each recovery decides what is in doubt.
+#[test]
+fn every_instant_in_doubt() {
+    let mut total = Tally::default();
+    for mode in MODES {
+        let plan = Plan { draws: 1, ..Plan::PLAIN };
+        total.add(cut_everywhere(&Config::tight(mode), IN_DOUBT, (3, 600), plan));
+    }
+    report("in doubt at every instant", total);
+    assert!(total.in_doubt > 1000, "hardly anybody was in doubt: {total:?}");
+}
+
+/// The recovery of transactions in doubt, and their late decisions, cut before each call.
+#[test]
+fn every_instant_of_recovery_in_doubt() {
+    let plan = Plan { draws: 0, singles: 0, depth: 2, stride: 1 };
+    let mut total = Tally::default();
+    for mode in MODES {
+        total.add(cut_everywhere(&Config::new(mode), FEW_IN_DOUBT, (5, 150), plan));
+    }
+    report("recovery in doubt cut at every instant", total);
+    assert!(total.in_doubt > 1000, "hardly anybody was in doubt: {total:?}");
+}
+
 /// The same on larger workloads, at some instants.
 #[test]
 fn some_instants_of_recovery() {
@@ -109,7 +134,9 @@ fn some_instants_of_recovery() {
 fn many_lives() {
     let mut total = Tally::default();
     for mode in MODES {
-        for mix in [MIXED, SAVEPOINTS, STRUCTURE, CHECKPOINTS.steps(100), BURSTS, ALL.steps(80)] {
+        for mix in
+            [MIXED, SAVEPOINTS, STRUCTURE, CHECKPOINTS.steps(100), BURSTS, IN_DOUBT, ALL.steps(80)]
+        {
             for seed in 0..8 {
                 total.add(right(lives(&Config::tight(mode), mix, seed, 24)));
             }
@@ -122,7 +149,7 @@ fn many_lives() {
 fn every_failing_sync() {
     let mut total = Tally::default();
     for mode in MODES {
-        for mix in [CHECKPOINTS, ALL.steps(60)] {
+        for mix in [CHECKPOINTS, IN_DOUBT, ALL.steps(60)] {
             total.add(right(every_sync_fails(&Config::tight(mode), mix, 1)));
         }
     }
@@ -168,7 +195,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[ignore = "a long campaign; see the head of this file"]
 fn long_campaign() {
     let (first, seeds) = (number("ARGALI_SEED", 1), number("ARGALI_SEEDS", 20));
-    let mixes = [COUNTERS, MIXED, STEAL, SAVEPOINTS, STRUCTURE, CHECKPOINTS, BURSTS, ALL];
+    let mixes = [COUNTERS, MIXED, STEAL, SAVEPOINTS, STRUCTURE, CHECKPOINTS, BURSTS, IN_DOUBT, ALL];
     let mut total = Tally::default();
     for seed in first..first + seeds {
         for mode in MODES {

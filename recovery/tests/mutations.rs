@@ -100,6 +100,18 @@ fn truncation_ignores_oldest_transaction() {
     must_be_noticed(DoubleWrite, mix::CHECKPOINTS, |b| b.wal.early_truncation = true);
 }
 
+/// Falls: a transaction that voted to commit can still do so. Undo has taken it back.
+#[test]
+fn prepared_counted_as_losers() {
+    must_be_noticed(DoubleWrite, mix::IN_DOUBT, |b| b.recovery.prepared_are_losers = true);
+}
+
+/// Falls: a vote that was given survives a crash.
+#[test]
+fn no_force_at_prepare() {
+    must_be_noticed(DoubleWrite, mix::FEW_IN_DOUBT, |b| b.txn.no_force_at_commit = true);
+}
+
 /// Falls: a torn page is whole again before anybody reads it.
 #[test]
 fn no_torn_page_repair() {

@@ -3,7 +3,9 @@
 //! ```text
 //! create double-write|full-page-image|none
 //! t1: count P N | set P TEXT | append P TEXT | restructure P Q N | nested P Q N
-//! t1: savepoint NAME | rollback NAME | commit | abort
+//! t1: savepoint NAME | rollback NAME | commit | abort | lock T | try-lock T
+//! t1: prepare GID                       leaves it in doubt
+//! commit-prepared GID | abort-prepared GID
 //! force | sync | write-back P … | checkpoint nothing|old|everything
 //! log | tables | pages P …              records since last asked; both tables; pages as they are
 //! crash lose|keep|torn                  power cut: un-synced lost, kept, or the last write torn
@@ -24,8 +26,8 @@ use argali_base::disk::{Disk, Loss, OpenMode, SimDisk};
 use argali_base::{Lsn, PageId};
 use argali_pager::{OpList, TornPages};
 use argali_recovery::{Event, Flush, RecoveryObserver};
-use argali_txn::{Durability, Savepoint, Txn, TxnOptions};
-use argali_wal::{Body, Changes, Record, RecordBuf, Undo};
+use argali_txn::{Durability, LockMode, LockName, Prepared, Savepoint, Txn, TxnOptions};
+use argali_wal::{Body, Changes, Record, RecordBuf, TxnState, Undo};
 use goldenscript::{Command, Context, Runner};
 use harness::campaign::created;
 use harness::db::{Config, Db, page_id};
@@ -39,6 +41,7 @@ struct Story {
     db: Option<Db>,
     txns: BTreeMap<String, Txn>,
     savepoints: BTreeMap<String, Savepoint>,
+    prepared: Vec<Prepared>,
     shown: Lsn,
 }
 
@@ -65,7 +68,8 @@ impl Story {
     fn open(&mut self, observer: &mut Lines) -> Result<(), Box<dyn Error>> {
         let (disk, config) =
             (self.disk.as_ref().ok_or("no disk")?, self.config.as_ref().ok_or("?")?);
-        let db = Db::open(disk, config, observer)?;
+        let mut db = Db::open(disk, config, observer)?;
+        self.prepared = std::mem::take(&mut db.in_doubt);
         self.shown = db.wal.tail();
         self.db = Some(db);
         Ok(())
@@ -114,8 +118,29 @@ impl Story {
                 let txn = self.txns.remove(name).ok_or("just begun")?;
                 txn.commit(Durability::Sync)?;
             }
+            ("lock", [tree]) => txn.lock(LockName::Tree(tree.parse()?), LockMode::X)?,
+            ("try-lock", [tree]) => {
+                let got = txn.try_lock(LockName::Tree(tree.parse()?), LockMode::X);
+                return Ok(format!("{}\n", if got { "granted" } else { "refused" }));
+            }
+            ("prepare", [gid]) => {
+                let txn = self.txns.remove(name).ok_or("just begun")?;
+                self.prepared.push(txn.prepare(gid, Vec::new())?);
+            }
             ("abort", []) => self.txns.remove(name).ok_or("just begun")?.abort()?,
             _ => return Err(format!("a transaction cannot {verb} {args:?}").into()),
+        }
+        Ok(String::new())
+    }
+
+    fn decide(&mut self, gid: &str, commits: bool) -> Output {
+        let at = self.prepared.iter().position(|one| one.vote().gid == gid);
+        let mut one = self.prepared.remove(at.ok_or("nobody of that name is in doubt")?);
+        if commits {
+            one.commit()?;
+        } else {
+            one.decide_abort()?;
+            one.abort()?;
         }
         Ok(String::new())
     }
@@ -133,6 +158,7 @@ impl Story {
         disk.stop_after(0); // dropping open transactions must not write
         self.txns.clear();
         self.savepoints.clear();
+        self.prepared.clear();
         self.db = None;
         Ok(String::new())
     }
@@ -214,6 +240,8 @@ impl Story {
             ("create", [mode]) => return self.create(mode),
             ("crash", [how]) => return self.crash(how),
             ("damage", [lsn]) => return self.damage(lsn.parse()?),
+            ("commit-prepared", [gid]) => return self.decide(gid, true),
+            ("abort-prepared", [gid]) => return self.decide(gid, false),
             ("log", []) => return self.log(),
             ("tables", []) => return self.tables(),
             ("pages", names) => return self.pages(names),
@@ -260,10 +288,16 @@ fn describe(record: &Record<'_>) -> String {
         }
         Body::Commit { durable } => format!("{txn} commit; durable up to {durable}; prev {prev}"),
         Body::End => format!("{txn} end; prev {prev}"),
+        Body::Prepare { last, piece, .. } => {
+            format!("{txn} prepare, {} bytes of vote; last {last}; prev {prev}", piece.len())
+        }
         Body::CheckpointBegin { durable } => format!("checkpoint begins; durable up to {durable}"),
         Body::CheckpointEnd { begin, tables, last, .. } => {
             let dirty = tables.dirty().map(|d| format!(" {} from {}", d.page, d.rec_lsn));
-            let active = tables.active().map(|t| format!(" {}", t.txn));
+            let active = tables.active().map(|t| match t.state {
+                TxnState::Prepared => format!(" {} prepared", t.txn),
+                TxnState::Running | TxnState::Committed => format!(" {}", t.txn),
+            });
             let (dirty, active): (String, String) = (dirty.collect(), active.collect());
             format!("checkpoint of {begin} ends: dirty{dirty}; active{active}; last {last}")
         }

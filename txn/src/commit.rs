@@ -127,7 +127,7 @@ impl Txn {
 
 impl TxnManager {
     /// Waits until the record at `lsn` is durable, as `durability` says.
-    fn wait_durable(&self, lsn: Lsn, durability: Durability) -> Result<()> {
+    pub(crate) fn wait_durable(&self, lsn: Lsn, durability: Durability) -> Result<()> {
         if self.mutations().no_force_at_commit || self.wal.durable().covers(lsn) {
             return Ok(());
         }

@@ -16,6 +16,7 @@
 //! | one transaction, `update` | `txn.rs` |
 //! | commit, early lock release | `commit.rs` |
 //! | savepoints, abort, nested top actions | `rollback.rs` |
+//! | two-phase commit: prepare, decide, adopt | `prepare.rs`, `vote.rs` |
 //! | `undo_one`, logical undo | `undo.rs` |
 //! | transaction table, `Commit_LSN` | `table.rs` |
 //! | log space for undo | `space.rs` |
@@ -24,18 +25,20 @@
 //!
 //! This crate knows pages only as things operations are applied to, and access methods only as
 //! [`LogicalUndo`]. Left out, with room kept for them: multi-version reads (the table and `page_prev`
-//! fit), prepared transactions (the state exists), choosing the cheapest deadlock victim.
+//! fit), choosing the cheapest deadlock victim.
 
 mod commit;
 mod lock;
 mod locking;
 mod manager;
 mod options;
+mod prepare;
 mod rollback;
 mod space;
 mod table;
 mod txn;
 mod undo;
+mod vote;
 
 pub use argali_wal::{Owner, Undo};
 
@@ -46,6 +49,8 @@ pub use manager::TxnManager;
 #[doc(hidden)]
 pub use options::Mutations;
 pub use options::{Durability, Isolation, TxnOptions};
+pub use prepare::Prepared;
 pub use rollback::Savepoint;
 pub use txn::{Edit, Txn};
 pub use undo::{LogicalUndo, UndoHandlers, Undone};
+pub use vote::{GID_BYTES_MAX, Vote};

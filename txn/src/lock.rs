@@ -21,11 +21,10 @@
 //! early release), [`table`] (waiting), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own
 //! list).
 //!
-//! Left out: escalation (one day a try-lock on the tree), and locks that survive a restart (prepared
-//! transactions will need them).
+//! Left out: escalation (one day a try-lock on the tree).
 
 mod deadlock;
-mod held;
+pub(crate) mod held;
 mod mode;
 mod partition;
 mod queue;

@@ -94,7 +94,7 @@ impl Txn {
         self.space.unpark(&self.manager.wal, parked)
     }
 
-    fn try_acquire(&mut self, request: &Request) -> bool {
+    pub(crate) fn try_acquire(&mut self, request: &Request) -> bool {
         let granted = self.manager.locks.try_acquire(request);
         if let Some(granted) = granted {
             self.note(request, granted);

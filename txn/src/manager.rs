@@ -126,13 +126,11 @@ impl TxnManager {
         assert_eq!(loser.state, TxnState::Running, "{} is no loser", loser.txn);
         self.table.raise_next_txn(loser.txn.get() + 1);
         let txn = self.start(loser.txn, Kind::Loser, TxnOptions::default());
-        let mut chain = txn.kit().slot.lock();
-        (chain.first, chain.last, chain.undo_next) = (loser.first, loser.last, loser.undo_next);
-        drop(chain);
+        txn.kit().slot.lock().resume(&loser);
         txn
     }
 
-    fn start(self: &Arc<Self>, id: TxnId, kind: Kind, options: TxnOptions) -> Txn {
+    pub(crate) fn start(self: &Arc<Self>, id: TxnId, kind: Kind, options: TxnOptions) -> Txn {
         let kit = self.kits.lock().pop();
         let kit = kit.unwrap_or_else(|| Box::new(Kit::new(self.table.add_slot())));
         kit.slot.lock().txn = id;

@@ -50,6 +50,7 @@ impl Default for TxnOptions {
 /// Rules a test can switch off to see which guarantee falls.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent switches, one per rule
 pub struct Mutations {
     /// A commit is acknowledged before its record is durable.
     pub no_force_at_commit: bool,
@@ -57,4 +58,6 @@ pub struct Mutations {
     pub clr_ignores_undo_next: bool,
     /// Locks go at commit, but nobody who sees the changes waits for them to be durable.
     pub release_locks_early_without_horizon: bool,
+    /// A restart does not take the locks of transactions in doubt again.
+    pub forget_prepared_locks: bool,
 }

@@ -183,9 +183,11 @@ impl Txn {
 }
 
 impl Drop for Txn {
-    /// Aborts. A poisoned database does nothing more: the next restart takes the transaction back.
+    /// Aborts, unless the transaction is a restart's or in doubt. A poisoned database does nothing more:
+    /// the next restart takes the transaction back.
     fn drop(&mut self) {
-        if self.kit.is_none() || self.kind == Kind::Loser || self.manager.is_poisoned() {
+        let nobodys = self.kind == Kind::Loser || self.mode == Mode::InDoubt;
+        if self.kit.is_none() || nobodys || self.manager.is_poisoned() {
             return;
         }
         // A failure is kept by `take_back` for whoever asks for stranded transactions.

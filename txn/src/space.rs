@@ -105,6 +105,18 @@ impl LogSpace {
         self.ticket.take().map_or(0, |ticket| ticket.left())
     }
 
+    /// Bytes of disk space set aside for undo and end.
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserve.left()
+    }
+
+    /// Sets `bytes` aside again, for a transaction that a restart found in doubt.
+    pub(crate) fn restore(&mut self, wal: &Wal, bytes: u64) -> Result<()> {
+        wal.reserve_again(bytes, &mut self.reserve)?;
+        self.ending = true;
+        Ok(())
+    }
+
     /// Takes parked room again.
     pub(crate) fn unpark(&mut self, wal: &Wal, parked: usize) -> Result<()> {
         if parked > 0 {

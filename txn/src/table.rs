@@ -62,6 +62,18 @@ impl Chain {
         self.undo_next = undo_next;
     }
 
+    /// The entry a checkpoint keeps.
+    pub(crate) fn entry(&self) -> ActiveTxn {
+        let Self { txn, state, first, last, undo_next } = *self;
+        ActiveTxn { txn, state, first, last, undo_next }
+    }
+
+    /// Goes on where a restart found the transaction.
+    pub(crate) fn resume(&mut self, found: &ActiveTxn) {
+        let ActiveTxn { txn, state, first, last, undo_next } = *found;
+        *self = Self { txn, state, first, last, undo_next };
+    }
+
     /// The transaction is over: its slot is free.
     pub(crate) fn free(&mut self) {
         *self = Self::FREE;
@@ -125,9 +137,9 @@ impl TxnTable {
     pub(crate) fn active(&self, out: &mut Vec<ActiveTxn>) {
         out.clear();
         for slot in self.slots.read().iter() {
-            let Chain { txn, state, first, last, undo_next } = *slot.lock();
-            if !first.is_none() {
-                out.push(ActiveTxn { txn, state, first, last, undo_next });
+            let entry = slot.lock().entry();
+            if !entry.first.is_none() {
+                out.push(entry);
             }
         }
     }

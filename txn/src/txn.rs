@@ -6,6 +6,7 @@
 //!  begin ──► running ─┴─► running ──►┤compensating├──► running
 //!               │                    └───────────┘
 //!               ├─ commit ──► committed ── durable ──► ended
+//!               ├─ prepare ─► in doubt ── as decided (prepare.rs)
 //!               └─ abort, drop ──► compensating ────► ended ◄── compensating ◄── adopt (restart)
 //! ```
 //!
@@ -73,6 +74,8 @@ pub(crate) enum Kind {
 pub(crate) enum Mode {
     /// An ordinary update.
     Forward,
+    /// Prepared: nothing may be done until somebody decides.
+    InDoubt,
     /// Rolling back, between two records: nothing undoable may be done.
     RollingBack,
     /// Rolling back the record `undone`: the one CLR that takes it back.
@@ -159,7 +162,7 @@ impl Txn {
 
     /// Whether this transaction is undoing (rollback or restart).
     pub fn compensating(&self) -> bool {
-        self.mode != Mode::Forward
+        matches!(self.mode, Mode::RollingBack | Mode::Undoing { .. })
     }
 
     /// Takes log space for the next `update`s before the first latch: `payload` bytes of encoded
@@ -231,6 +234,7 @@ impl Txn {
     /// Which kind of record an update with this undo becomes.
     fn next_record(&self, undo: Undo<'_>) -> Next {
         match (undo, self.mode) {
+            (_, Mode::InDoubt) => panic!("P2: {} is in doubt and changes nothing", self.id),
             (Undo::Never, Mode::Forward) => Next::Update,
             (Undo::Never, Mode::RollingBack | Mode::Undoing { .. }) => Next::UpdateAside,
             (Undo::Physical(_) | Undo::Logical { .. }, Mode::Forward) => Next::Undoable,

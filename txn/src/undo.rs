@@ -11,6 +11,7 @@
 //! | update, never undone  | nothing (structure changes stay)              | its `prev`      |
 //! | update, physical      | inverse operations on its page, logged as CLR | its `prev`      |
 //! | update, logical       | the access method finds the place and does it | its `prev`      |
+//! | prepare               | nothing (it said what could still be done)    | its `prev`      |
 //! | compensation          | nothing (what it took back stays taken back)  | its `undo_next` |
 //! | any other kind        | corrupt: a running transaction has none       |                 |
 //!
@@ -95,7 +96,9 @@ impl TxnManager {
             ));
         }
         match record.body {
-            Body::Update { undo: Undo::Never, .. } => Ok(txn.step_over(lsn, record.prev)),
+            Body::Update { undo: Undo::Never, .. } | Body::Prepare { .. } => {
+                Ok(txn.step_over(lsn, record.prev))
+            }
             Body::Update { changes, undo: Undo::Physical(ops) } => {
                 let page = only_page(lsn, changes)?;
                 txn.compensate(lsn, record.prev, |txn| self.undo_physical(txn, page, ops))

@@ -185,7 +185,9 @@ fn check_chains(world: &World) -> BTreeMap<TxnId, Chained> {
                 assert!(open[&record.txn].is_none(), "{} ends with something to undo", record.txn);
                 chain.end = lsn;
             }
-            Body::CheckpointBegin { .. } | Body::CheckpointEnd { .. } => unreachable!("none taken"),
+            Body::CheckpointBegin { .. } | Body::CheckpointEnd { .. } | Body::Prepare { .. } => {
+                unreachable!("none taken")
+            }
         }
     }
     assert!(chains.values().all(|chain| !chain.end.is_none()), "everybody has ended");
@@ -203,6 +205,7 @@ fn jump(world: &World, mut lsn: Lsn) -> Lsn {
             | Body::Commit { .. }
             | Body::End
             | Body::CheckpointBegin { .. }
+            | Body::Prepare { .. }
             | Body::CheckpointEnd { .. } => break,
         }
     }

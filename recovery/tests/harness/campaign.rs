@@ -4,6 +4,7 @@
 //!  run        one run on a disk that remembers every instant: call 0, 1, 2, …, n
 //!  cut        before call i: lose all un-synced, keep all, any version of each sector, tear the last
 //!  recover    state must be one of the story's candidates for call i
+//!  decide     whoever is in doubt is told how it ends, which the coordinator knew from the start
 //!  look again the power fails right after: the same state, exactly
 //!  dig        the recovery is itself a run on a disk that remembers: cut it before each of its calls
 //! ```
@@ -33,6 +34,8 @@ pub struct Tally {
     pub during_recovery: u64,
     /// Losers undone in all of them.
     pub losers: u64,
+    /// Transactions found in doubt in all of them, and decided.
+    pub in_doubt: u64,
 }
 
 impl Tally {
@@ -42,6 +45,7 @@ impl Tally {
         self.images += other.images;
         self.during_recovery += other.during_recovery;
         self.losers += other.losers;
+        self.in_doubt += other.in_doubt;
     }
 }
 
@@ -146,7 +150,8 @@ pub fn open(
     candidates: &[State],
 ) -> Result<(Db, State), String> {
     let (db, state) = catch(|| {
-        let db = Db::open(disk, config, &mut Silent).map_err(|e| e.to_string())?;
+        let mut db = Db::open(disk, config, &mut Silent).map_err(|e| e.to_string())?;
+        db.decide_all().map_err(|e| e.to_string())?;
         let state = db.state().map_err(|e| e.to_string())?;
         Ok((db, state))
     })?;
@@ -291,6 +296,7 @@ impl Dig<'_> {
         let (db, state) = open(disk, self.config, candidates)?;
         self.tally.images += 1;
         self.tally.losers += db.report.losers.len() as u64;
+        self.tally.in_doubt += db.report.in_doubt.len() as u64;
         Ok(state)
     }
 }

@@ -12,7 +12,7 @@ use argali_base::{Disk, Health, Lsn, PageId, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageKind, PageOp, PageSize, Pager, PagerOptions, TornPages};
 use argali_recovery::{Checkpointer, Flush, Parts, RecoveryObserver, Report, restart};
-use argali_txn::{Edit, Txn, TxnManager, Undo};
+use argali_txn::{Edit, Prepared, Txn, TxnManager, Undo};
 use argali_wal::{Control, ControlFile, LogId, LogOptions, Wal};
 
 use super::model::{PageState, State};
@@ -101,6 +101,8 @@ pub struct Db {
     pub txns: Arc<TxnManager>,
     pub checkpointer: Checkpointer,
     pub report: Report,
+    /// Transactions that opening found in doubt.
+    pub in_doubt: Vec<Prepared>,
 }
 
 impl Db {
@@ -146,8 +148,9 @@ impl Db {
         let pager = Arc::new(Pager::open(disk, config.pager(), health.clone())?);
         let pool = BufferPool::new(pager, wal.clone(), config.pool(), health)?;
         let parts = config.parts(control, wal, pool, seen.next_txn);
-        let report = restart(&parts, observer)?;
-        Ok(Self::assemble(config, parts, report))
+        let restarted = restart(&parts, observer)?;
+        let db = Self::assemble(config, parts, restarted.report);
+        Ok(Self { in_doubt: restarted.in_doubt, ..db })
     }
 
     fn assemble(config: &Config, parts: Parts, report: Report) -> Self {
@@ -159,6 +162,7 @@ impl Db {
             txns: parts.txns.clone(),
             checkpointer: Checkpointer::new(parts),
             report,
+            in_doubt: Vec::new(),
         }
     }
 
@@ -256,6 +260,11 @@ impl Db {
         txn.end_nested(start)
     }
 
+    /// Decides everything in doubt, each as its gid says it will be.
+    pub fn decide_all(&mut self) -> Result<()> {
+        self.in_doubt.drain(..).try_for_each(decide)
+    }
+
     /// A checkpoint, and what it says.
     pub fn checkpoint(&self, flush: Flush) -> Result<()> {
         self.checkpointer.checkpoint(flush).map(drop)
@@ -275,6 +284,20 @@ impl Config {
         let mutations = self.broken.recovery;
         Parts { control, wal, pool, txns, clock: Clock::manual(), mutations }
     }
+}
+
+/// The gid of a transaction of which the coordinator of these tests knows the end from the start.
+pub fn gid(commits: bool, serial: u64) -> String {
+    format!("{}-{serial}", if commits { "commit" } else { "abort" })
+}
+
+/// Ends a prepared transaction as its gid says.
+pub fn decide(mut prepared: Prepared) -> Result<()> {
+    if prepared.vote().gid.starts_with("commit") {
+        return prepared.commit().map(drop);
+    }
+    prepared.decide_abort()?;
+    prepared.abort()
 }
 
 /// Any simulated disk, shared as the engine wants it.

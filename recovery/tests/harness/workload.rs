@@ -8,15 +8,15 @@
 //! One thread keeps it deterministic. Conflicts are avoided by bookkeeping: a page is set or appended to
 //! by one transaction at a time; counters may be added to by all, since additions commute.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use argali_base::disk::SimDisk;
 use argali_base::{Lsn, Result};
 use argali_recovery::{Flush, Standard};
-use argali_txn::{Durability, Isolation, Savepoint, Txn, TxnOptions};
+use argali_txn::{Durability, Isolation, Prepared, Savepoint, Txn, TxnOptions};
 
-use super::db::{Db, page_id};
+use super::db::{Db, decide, gid, page_id};
 use super::model::{Effect, Story};
 
 /// How often each kind of step is taken, relative to the others.
@@ -39,6 +39,10 @@ pub struct Mix {
     pub commit: u32,
     pub relaxed: u32,
     pub abort: u32,
+    /// Prepares a transaction whose end the coordinator has decided already; see [`gid`].
+    pub prepare: u32,
+    /// Tells the oldest prepared transaction how it ends.
+    pub decide: u32,
     pub checkpoint: u32,
     pub write_back: u32,
     pub sync: u32,
@@ -59,6 +63,8 @@ const NOTHING: Mix = Mix {
     commit: 0,
     relaxed: 0,
     abort: 0,
+    prepare: 0,
+    decide: 0,
     checkpoint: 0,
     write_back: 0,
     sync: 0,
@@ -131,6 +137,33 @@ pub const CHECKPOINTS: Mix = Mix {
     sync: 1,
     ..NOTHING
 };
+/// Two-phase commits that take their time: most crashes leave somebody in doubt.
+pub const IN_DOUBT: Mix = Mix {
+    name: "in doubt",
+    steps: 60,
+    count: 6,
+    append: 3,
+    savepoint: 1,
+    rollback: 1,
+    nested: 1,
+    commit: 1,
+    prepare: 4,
+    decide: 3,
+    checkpoint: 2,
+    write_back: 3,
+    ..NOTHING
+};
+/// Few steps, several in doubt.
+pub const FEW_IN_DOUBT: Mix = Mix {
+    name: "few in doubt",
+    steps: 14,
+    sessions: 2,
+    count: 4,
+    prepare: 4,
+    decide: 1,
+    write_back: 2,
+    ..NOTHING
+};
 /// Commits that nobody waits for, then one that takes them all to the disk: long log writes.
 pub const BURSTS: Mix =
     Mix { name: "bursts", steps: 30, sessions: 1, count: 12, relaxed: 5, commit: 1, ..NOTHING };
@@ -173,6 +206,8 @@ impl Mix {
             (self.commit, Step::Commit(Durability::Sync)),
             (self.relaxed, Step::Commit(Durability::Relaxed)),
             (self.abort, Step::Abort),
+            (self.prepare, Step::Prepare),
+            (self.decide, Step::Decide),
             (self.checkpoint, Step::Checkpoint),
             (self.write_back, Step::WriteBack),
             (self.sync, Step::Sync),
@@ -200,6 +235,8 @@ enum Step {
     Rollback,
     Commit(Durability),
     Abort,
+    Prepare,
+    Decide,
     Checkpoint,
     WriteBack,
     Sync,
@@ -222,6 +259,9 @@ pub struct Workload<'d> {
     mix: Mix,
     rng: fastrand::Rng,
     sessions: Vec<Session>,
+    /// In the order they were prepared, with the pages nobody else may set or append to meanwhile.
+    prepared: VecDeque<(Prepared, BTreeSet<usize>)>,
+    gids: u64,
     pub story: Story,
 }
 
@@ -232,7 +272,8 @@ impl<'d> Workload<'d> {
     /// On a database in the state `story` ends with.
     pub fn new(db: &'d Db, disk: &'d SimDisk, mix: Mix, seed: u64, story: Story) -> Self {
         let sessions = (0..mix.sessions).map(|_| Session::default()).collect();
-        Self { db, disk, mix, rng: fastrand::Rng::with_seed(seed), sessions, story }
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { db, disk, mix, rng, sessions, prepared: VecDeque::new(), gids: 0, story }
     }
 
     /// Takes all steps, or as many as go well.
@@ -267,6 +308,8 @@ impl<'d> Workload<'d> {
             Step::Rollback => self.rollback(at),
             Step::Commit(durability) => self.commit(at, durability),
             Step::Abort => self.abort(at),
+            Step::Prepare => self.prepare(at),
+            Step::Decide => self.decide(),
             Step::Checkpoint => self.checkpoint(),
             Step::WriteBack => self.write_back(),
             Step::Sync => self.db.pool.sync(),
@@ -299,7 +342,8 @@ impl<'d> Workload<'d> {
         let page = self.rng.usize(0..self.db.config.pages);
         let taken =
             self.sessions.iter().enumerate().any(|(s, o)| s != at && o.owned.contains(&page));
-        if taken {
+        let in_doubt = self.prepared.iter().any(|(_, owned)| owned.contains(&page));
+        if taken || in_doubt {
             return None;
         }
         self.sessions[at].owned.insert(page);
@@ -387,6 +431,29 @@ impl<'d> Workload<'d> {
     fn abort(&mut self, at: usize) -> Result<()> {
         let session = std::mem::take(&mut self.sessions[at]);
         session.txn.map_or(Ok(()), Txn::abort)
+    }
+
+    /// From the vote on the end is certain, whatever crashes: a transaction that will commit is an event
+    /// now, one that will abort never is.
+    fn prepare(&mut self, at: usize) -> Result<()> {
+        let session = std::mem::take(&mut self.sessions[at]);
+        let Some(txn) = session.txn else { return Ok(()) };
+        let commits = self.rng.bool();
+        self.gids += 1;
+        if commits {
+            self.story.event(self.disk.io_count(), &session.effects);
+        }
+        let prepared = txn.prepare(&gid(commits, self.gids), Vec::new())?;
+        self.story.acknowledge(self.disk.io_count());
+        self.prepared.push_back((prepared, session.owned));
+        Ok(())
+    }
+
+    fn decide(&mut self) -> Result<()> {
+        let Some((prepared, _)) = self.prepared.pop_front() else { return Ok(()) };
+        decide(prepared)?;
+        self.story.acknowledge(self.disk.io_count());
+        Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<()> {

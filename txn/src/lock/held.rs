@@ -6,12 +6,23 @@
 //!
 //! Only the transaction's own thread sees this list, so it needs no lock itself. The list and the map
 //! go back to the pool with their capacity, cut down when a transaction was unusually large.
+//!
+//! The vote of a prepared transaction carries the list, so that a restart can take the locks again:
+//!
+//! ```text
+//!  0  1  name    0 database · 1 tree · 2 key · 3 end of a tree
+//!  1  1  mode    0 IS · 1 IX · 2 S · 3 SIX · 4 X; of a key or an end 16 + 4 × key mode + gap mode
+//!                key mode  0 none · 1 S · 2 X        gap mode  0 none · 1 S · 2 insert · 3 X
+//!  2  8  tree: its root page (0: none)
+//! 10  8  hash of the key (0: none); `access` pins which hash that is
+//! ```
 
 use std::collections::HashMap;
 
+use argali_base::codec::{Reader, Writer};
 use foldhash::fast::FixedState;
 
-use super::{LockMode, LockName};
+use super::{Gap, KeyMode, LockMode, LockName};
 
 /// Locks up to which the list is scanned rather than indexed.
 const SCAN_MAX: usize = 12;
@@ -61,6 +72,11 @@ impl HeldLocks {
         true
     }
 
+    /// The locks, in the order they were taken as far as none was given back early.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (LockName, LockMode)> {
+        self.list.iter().copied()
+    }
+
     /// Takes all locks off, the last taken first.
     pub(crate) fn take_all(&mut self, mut each: impl FnMut(LockName)) {
         while let Some((name, _)) = self.list.pop() {
@@ -80,9 +96,104 @@ impl HeldLocks {
     }
 }
 
+/// Appends a lock to `out`, by the table at the head of this file.
+pub(crate) fn encode(out: &mut Vec<u8>, (name, mode): (LockName, LockMode)) {
+    let (kind, tree, hash) = match name {
+        LockName::Database => (0, 0, 0),
+        LockName::Tree(tree) => (1, tree, 0),
+        LockName::Key { tree, hash } => (2, tree, hash),
+        LockName::End { tree } => (3, tree, 0),
+    };
+    out.put_u8(kind);
+    out.put_u8(mode_code(mode));
+    out.put_u64(tree);
+    out.put_u64(hash);
+}
+
+/// Reads one lock back; `None` when the bytes are none.
+pub(crate) fn decode(reader: &mut Reader<'_>) -> Option<(LockName, LockMode)> {
+    let (kind, code, tree, hash) = (reader.u8()?, reader.u8()?, reader.u64()?, reader.u64()?);
+    let name = match (kind, tree, hash) {
+        (0, 0, 0) => LockName::Database,
+        (1, tree, 0) => LockName::Tree(tree),
+        (2, tree, hash) => LockName::Key { tree, hash },
+        (3, tree, 0) => LockName::End { tree },
+        _ => return None,
+    };
+    let of_key = matches!(name, LockName::Key { .. } | LockName::End { .. });
+    let mode = mode_of(code)?;
+    (of_key == matches!(mode, LockMode::Key { .. })).then_some((name, mode)) // L1
+}
+
+const PLAIN: [LockMode; 5] = [LockMode::IS, LockMode::IX, LockMode::S, LockMode::SIX, LockMode::X];
+const KEYS: [KeyMode; 3] = [KeyMode::None, KeyMode::S, KeyMode::X];
+const GAPS: [Gap; 4] = [Gap::None, Gap::S, Gap::Insert, Gap::X];
+
+/// Code of the first mode of a key.
+const KEY_CODE: u8 = 16;
+
+fn mode_code(mode: LockMode) -> u8 {
+    match mode {
+        LockMode::IS => 0,
+        LockMode::IX => 1,
+        LockMode::S => 2,
+        LockMode::SIX => 3,
+        LockMode::X => 4,
+        LockMode::Key { key, gap } => {
+            let key = match key {
+                KeyMode::None => 0,
+                KeyMode::S => 1,
+                KeyMode::X => 2,
+            };
+            let gap = match gap {
+                Gap::None => 0,
+                Gap::S => 1,
+                Gap::Insert => 2,
+                Gap::X => 3,
+            };
+            KEY_CODE + 4 * key + gap
+        }
+    }
+}
+
+fn mode_of(code: u8) -> Option<LockMode> {
+    let Some(pair) = code.checked_sub(KEY_CODE) else {
+        return PLAIN.get(usize::from(code)).copied();
+    };
+    let key = *KEYS.get(usize::from(pair / 4))?;
+    Some(LockMode::Key { key, gap: GAPS[usize::from(pair % 4)] })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn locks_come_back_and_nothing_else_is_one() {
+        let plain = [LockName::Database, LockName::Tree(7)].map(|name| (name, &PLAIN[..]));
+        let keys = |name| KEYS.map(|key| GAPS.map(|gap| (name, LockMode::Key { key, gap })));
+        let mut all: Vec<_> = plain
+            .iter()
+            .flat_map(|(name, modes)| modes.iter().map(move |mode| (*name, *mode)))
+            .collect();
+        all.extend(keys(LockName::Key { tree: 7, hash: 9 }).into_iter().flatten());
+        all.extend(keys(LockName::End { tree: 7 }).into_iter().flatten());
+        for lock in &all {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, *lock);
+            assert_eq!(bytes.len(), 18);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(decode(&mut reader), Some(*lock));
+            assert!(reader.is_empty());
+        }
+        let known = (0..=255).flat_map(|name| (0..=255).map(move |mode| [name, mode]));
+        let decoded = known.filter(|head| {
+            let bytes = [&head[..], &[0; 16]].concat();
+            decode(&mut Reader::new(&bytes)).is_some()
+        });
+        assert_eq!(decoded.count(), all.len());
+        assert_eq!(decode(&mut Reader::new(&[1, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1])), None);
+    }
 
     /// Against a plain map, across the border between scanning and indexing in both directions.
     #[test]

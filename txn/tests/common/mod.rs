@@ -167,6 +167,9 @@ impl World {
                 }
                 Body::Commit { .. } => "commit".to_owned(),
                 Body::End => "end".to_owned(),
+                Body::Prepare { before, last, piece, .. } => {
+                    format!("prepare {before}+{}{}", piece.len(), if last { " last" } else { "" })
+                }
                 Body::CheckpointBegin { .. } | Body::CheckpointEnd { .. } => {
                     "checkpoint".to_owned()
                 }

@@ -1,0 +1,195 @@
+//! Two-phase commit, a participant's side: prepare, then commit or abort by somebody else's decision.
+//!
+//! ```text
+//!                 ┌ forced                                    ┌ forced
+//!  running ─ prepare ─► in doubt ──────────────── commit ─► committed ─► ended
+//!                          │  ▲                                ┌ forced
+//!                          │  └ restart, any number of times   │
+//!                          └───────────── abort: empty CLR ────┴─► rolling back ─► ended
+//! ```
+//!
+//! A prepared transaction has promised that it can still do both: its changes are in the log and so is its
+//! vote ([`Vote`]), which names its locks. Until the decision it is neither winner nor loser. Restart
+//! repeats its history, leaves it alone in undo and takes its locks again before anybody else comes.
+//!
+//! - **P1** The vote is durable before `prepare` returns.
+//! - **P2** From the vote on the transaction logs nothing until it is decided: any later record of it *is*
+//!   the decision. Commit has a record of its own; a rollback begins with an empty CLR. So a rollback cut
+//!   short by a crash is finished by the restart, never half done and in doubt again.
+//! - **P3** A decision is durable before its caller hears of it. (Commit as always; an abort forces its CLR
+//!   before the first change is taken back, so that a failed undo cannot bring the doubt back.)
+//! - **P4** All locks stay, read locks too, until the decision. The one on the database goes with the vote:
+//!   it says "somebody is changing things just now", and in doubt nobody is. A rollback takes it again.
+
+use argali_base::sync::Arc;
+use argali_base::{Error, Lsn, Result, TxnId};
+use argali_wal::{ActiveTxn, Body, Changes, Record, TxnState};
+
+use crate::lock::{Request, Term};
+use crate::txn::{Kind, Mode};
+use crate::vote::{PIECE_BYTES, check_gid};
+use crate::{Durability, LockMode, LockName, Txn, TxnManager, TxnOptions, Vote};
+
+/// A transaction in doubt. Dropping it decides nothing: it stays in the table, with its locks, and the next
+/// restart finds it again.
+#[derive(Debug)]
+pub struct Prepared {
+    txn: Txn,
+    vote: Vote,
+}
+
+impl Txn {
+    /// First phase: forces a vote that makes the transaction outlive this process, and leaves it in doubt.
+    /// `note` is kept with it. After an error the transaction is rolled back, unless the vote was in the log
+    /// already and only its durability is unknown ([`Error::Poisoned`]): then the next open may find it in
+    /// doubt.
+    ///
+    /// # Panics
+    /// When it is no user's transaction.
+    pub fn prepare(mut self, gid: &str, note: Vec<u8>) -> Result<Prepared> {
+        assert!(self.kind == Kind::User, "{} is the engine's and has nobody to ask", self.id);
+        if let Some(cause) = self.failed.take() {
+            self.abort()?;
+            return Err(Error::TxnFailed { cause });
+        }
+        assert_eq!(self.mode, Mode::Forward, "{} prepares while rolling back", self.id);
+        check_gid(gid)?;
+        self.unlock(LockName::Database); // P4
+        let locks = self.kit().held.iter().collect();
+        let vote = Vote { gid: gid.to_owned(), locks, reserve_bytes: 0, note };
+        let (vote, at) = self.cast(vote)?;
+        self.manager.wait_durable(at, Durability::Sync)?; // P1
+        Ok(Prepared { txn: self, vote })
+    }
+
+    /// Appends the vote, piece by piece; LSN of the last one.
+    fn cast(&mut self, mut vote: Vote) -> Result<(Vote, Lsn)> {
+        // The first admission also reserves what ends a transaction that wrote nothing.
+        self.admit(PIECE_BYTES.min(vote.encode().len()), 0)?;
+        vote.reserve_bytes = self.space.reserved() as u64;
+        let bytes = vote.encode();
+        let pieces = bytes.len().div_ceil(PIECE_BYTES);
+        let mut at = Lsn::NONE;
+        for (nth, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
+            if nth > 0 {
+                self.admit(piece.len(), 0)?;
+            }
+            let before = (nth * PIECE_BYTES) as u64;
+            at = self.append_piece(before, nth + 1 == pieces, piece);
+        }
+        self.mode = Mode::InDoubt;
+        self.space.park();
+        Ok((vote, at))
+    }
+
+    fn append_piece(&mut self, before: u64, last: bool, piece: &[u8]) -> Lsn {
+        let wal = Arc::clone(&self.manager.wal);
+        let body = Body::Prepare { durable: wal.durable().end(), before, last, piece };
+        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
+        let record = Record { txn: self.id, prev: chain.last, body };
+        let lsn = wal.append(self.space.ticket(piece.len()), &record);
+        chain.extend(lsn, lsn);
+        if last {
+            chain.state = TxnState::Prepared;
+        }
+        lsn
+    }
+
+    /// The record that decides for a rollback: a CLR that takes nothing back.
+    fn append_abort(&mut self) -> Result<Lsn> {
+        self.space.admit_ending(&self.manager.wal)?;
+        let wal = Arc::clone(&self.manager.wal);
+        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
+        let undo_next = chain.undo_next;
+        let body = Body::Compensation { changes: Changes::EMPTY, undo_next };
+        let record = Record { txn: self.id, prev: chain.last, body };
+        let lsn = wal.append(self.space.ticket(0), &record);
+        chain.extend(lsn, undo_next);
+        chain.state = TxnState::Running;
+        drop(chain);
+        self.mode = Mode::RollingBack;
+        Ok(lsn)
+    }
+}
+
+impl Prepared {
+    /// Its number.
+    pub fn id(&self) -> TxnId {
+        self.txn.id()
+    }
+
+    /// What it promised.
+    pub fn vote(&self) -> &Vote {
+        &self.vote
+    }
+
+    /// Its place in the transaction table. The last record is that of its vote.
+    pub fn chain(&self) -> ActiveTxn {
+        self.txn.kit().slot.lock().entry()
+    }
+
+    /// Second phase: commits, whatever happened since. As [`Txn::commit`], `Durability::Sync`.
+    pub fn commit(mut self) -> Result<Lsn> {
+        self.txn.mode = Mode::Forward;
+        self.txn.commit(Durability::Sync)
+    }
+
+    /// Decides for a rollback: from now on a restart takes the transaction back. Waits for the lock on the
+    /// database like any writer (so that a check of everything sees no half of it); after an error in that
+    /// wait the transaction is still in doubt, after [`Error::Poisoned`] nobody knows.
+    pub fn decide_abort(&mut self) -> Result<()> {
+        if self.txn.mode != Mode::InDoubt {
+            return Ok(());
+        }
+        self.txn.lock(LockName::Database, LockMode::IX)?; // P4
+        let decided = self.txn.append_abort()?; // P2
+        self.txn.manager.wait_durable(decided, Durability::Sync) // P3
+    }
+
+    /// Second phase: takes everything back. The decision is durable when this returns, and so it is after an
+    /// error of the rollback itself, which then goes on in the background
+    /// ([`TxnManager::stranded`]).
+    ///
+    /// # Panics
+    /// Without [`Prepared::decide_abort`] before it.
+    pub fn abort(self) -> Result<()> {
+        assert_eq!(self.txn.mode, Mode::RollingBack, "{} is still in doubt", self.txn.id);
+        self.txn.abort()
+    }
+}
+
+impl TxnManager {
+    /// Restart only: a transaction that the log shows in doubt, with its locks and its log space. Call it
+    /// before any loser ends: until then nothing that this transaction may want is cleared away.
+    ///
+    /// # Errors
+    /// `Corrupt` when its vote is damaged, or names locks that another transaction in doubt holds.
+    pub fn adopt_prepared(self: &Arc<Self>, active: ActiveTxn) -> Result<Prepared> {
+        let vote = Vote::read(&self.wal, &active)?;
+        self.table.raise_next_txn(active.txn.get() + 1);
+        let mut txn = self.start(active.txn, Kind::User, TxnOptions::default());
+        txn.mode = Mode::InDoubt;
+        txn.kit().slot.lock().resume(&active);
+        txn.space.restore(&self.wal, vote.reserve_bytes)?;
+        if !self.mutations().forget_prepared_locks {
+            txn.lock_again(&vote, active.last)?;
+        }
+        Ok(Prepared { txn, vote })
+    }
+}
+
+impl Txn {
+    fn lock_again(&mut self, vote: &Vote, at: Lsn) -> Result<()> {
+        for &(name, mode) in &vote.locks {
+            let held = self.holds(name);
+            let request = Request { txn: self.id, name, mode, held, term: Term::Long };
+            if !self.try_acquire(&request) {
+                let what = format!("{} is in doubt with {mode} on {name}, like another", self.id);
+                return Err(Error::corrupt("wal", at.get(), Some(at), what));
+            }
+        }
+        Ok(())
+    }
+}
