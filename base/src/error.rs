@@ -138,6 +138,14 @@ pub enum Error {
         /// Where it was looked for.
         path: String,
     },
+    /// A backup or a restore was cut short; what is there is of no use. Run it again.
+    #[error("the {what} at {path} did not finish; run it again")]
+    Unfinished {
+        /// "backup" or "restore".
+        what: &'static str,
+        /// Where it is.
+        path: String,
+    },
     /// An option or an argument has a value that cannot be used.
     #[error("invalid {what}: {why}")]
     Invalid {

@@ -204,6 +204,25 @@ impl BufferPool {
         })
     }
 
+    /// A copy of the page as it stands now, for a backup: out of its frame, else straight from the disk, so
+    /// that a pass over all pages throws none out. [`Found::Never`] for a page nobody wrote yet. The log
+    /// may not be durable up to the copy's pageLSN.
+    pub fn copy(&self, id: PageId, into: &mut PageBuf) -> Result<Found> {
+        if let Some(shared) = self.latch(id)?.shared() {
+            into.copy_from(shared.page());
+            return Ok(Found::Page);
+        }
+        match self.pager.read(id, into) {
+            // Perhaps we read while somebody wrote. He has the page in a frame (B4), or had: `read` waits
+            // for whoever brings it back, and knows no such excuse.
+            Err(e) if e.is_corruption() => {
+                into.copy_from(self.read(id)?.page());
+                Ok(Found::Page)
+            }
+            found => found,
+        }
+    }
+
     /// Optimistic read: makes the page resident, notes its version, takes no latch. Waits only while
     /// somebody writes the page. The glimpse pins nothing.
     #[inline]

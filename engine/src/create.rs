@@ -24,13 +24,15 @@ use argali_recovery::{Flush, Report};
 use argali_txn::{Durability, TxnManager};
 use argali_wal::{Control, ControlFile, LogId, Wal};
 
+use crate::backup::{MANIFEST, MANIFEST_TMP};
 use crate::catalog::{Catalog, SYSTEM_PAGES};
 use crate::db::Engine;
-use crate::open::{Stack, torn_pages_number};
+use crate::open::{LOCK, Stack, torn_pages_number};
 use crate::options::Options;
 
 pub(crate) const CONTROL: &str = "control";
 pub(crate) const CONTROL_TMP: &str = "control.tmp";
+pub(crate) const CONTROL_RESTORE: &str = "control.restore";
 pub(crate) const DATA: &str = "data";
 pub(crate) const DOUBLEWRITE: &str = "doublewrite";
 pub(crate) const WAL_DIR: &str = "wal";
@@ -54,10 +56,33 @@ pub(crate) fn look(disk: &dyn Disk) -> Result<Found> {
     if has(CONTROL_TMP) {
         return Ok(Found::Unfinished);
     }
+    if has(CONTROL_RESTORE) {
+        return Err(Error::Unfinished { what: "restore", path: disk.describe() });
+    }
+    if has(MANIFEST) || has(MANIFEST_TMP) {
+        let why = format!("{} holds a backup; restore it elsewhere", disk.describe());
+        return Err(Error::Invalid { what: "directory", why });
+    }
     if has(DATA) || has(DOUBLEWRITE) || !log_files(disk)?.is_empty() {
         return Err(Error::corrupt(CONTROL, 0, None, "control file missing beside data or log"));
     }
     Ok(Found::Nothing)
+}
+
+/// Fails with [`Error::Exists`] unless the directory is empty, or holds but what an attempt that made
+/// `marker` first left there when it was cut short.
+pub(crate) fn check_free(disk: &dyn Disk, marker: &str) -> Result<()> {
+    let names = disk.list("").map_err(|e| Error::io("list", ".", e))?;
+    let begun = names.iter().any(|name| name == marker);
+    let left_over = |name: &str| begun && [marker, DATA, DOUBLEWRITE].contains(&name);
+    let mut others = names.into_iter().filter(|name| name != LOCK && !left_over(name));
+    let log = if begun { None } else { log_files(disk)?.into_iter().next() };
+    match others.next().or(log.map(|name| format!("{WAL_DIR}/{name}"))) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Error::Exists { what: "file", name: format!("{}/{name}", disk.describe()) })
+        }
+    }
 }
 
 /// Names in the log directory, if there is one.
@@ -108,9 +133,9 @@ pub(crate) fn create(options: Options, disk: &Arc<dyn Disk>) -> Result<Engine> {
     Ok(engine)
 }
 
-/// Removes what an unfinished creation left. `control.tmp` is durable by now, so a crash in here is
-/// again an unfinished creation.
-fn clear_leftovers(disk: &dyn Disk) -> Result<()> {
+/// Removes what an unfinished creation (restore, backup) left. The name that says so is durable by now, so a
+/// crash in here is again unfinished.
+pub(crate) fn clear_leftovers(disk: &dyn Disk) -> Result<()> {
     let names = disk.list("").map_err(|e| Error::io("list", ".", e))?;
     let old = names.into_iter().filter(|name| name == DATA || name == DOUBLEWRITE);
     let logs = log_files(disk)?.into_iter().map(|name| format!("{WAL_DIR}/{name}"));
@@ -122,6 +147,6 @@ fn clear_leftovers(disk: &dyn Disk) -> Result<()> {
 
 /// Sixty-four bits that no other database has. The standard library's hash seed is the one source of
 /// entropy it offers.
-fn random_id() -> u64 {
+pub(crate) fn random_id() -> u64 {
     RandomState::new().build_hasher().finish() | 1
 }

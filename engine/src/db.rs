@@ -160,6 +160,13 @@ impl Shared {
         self.engine.health.check()
     }
 
+    /// Keeps [`Db::close`] from ending the database under work that is no transaction.
+    pub(crate) fn busy(&self) -> Result<Busy<'_>> {
+        self.check_open()?;
+        self.session_begins();
+        Ok(Busy(self))
+    }
+
     pub(crate) fn session_begins(&self) {
         self.sessions.fetch_add(1, Ordering::AcqRel);
     }
@@ -183,6 +190,15 @@ impl Shared {
         }
         drop(self.lock.lock().take());
         result
+    }
+}
+
+/// Guard of [`Shared::busy`].
+pub(crate) struct Busy<'s>(&'s Shared);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.session_ends();
     }
 }
 
@@ -292,12 +308,12 @@ impl Db {
     /// Ends background work, writes everything and marks the database clean, so that the next open has
     /// nothing to recover. Also done when the last handle drops, where errors have nowhere to go.
     ///
-    /// With transactions still open it fails with [`Error::Invalid`] and changes nothing; other clones of
+    /// With transactions still open, or a backup under way, it fails with [`Error::Invalid`] and changes nothing; other clones of
     /// this handle get [`Error::Closed`] from then on.
     pub fn close(self) -> Result<()> {
         let open = self.0.sessions.load(Ordering::Acquire);
         if open > 0 {
-            let why = format!("{open} transactions are still open");
+            let why = format!("{open} transactions or backups are still open");
             return Err(Error::Invalid { what: "close", why });
         }
         self.0.shut_down()

@@ -45,6 +45,7 @@
 //! [`disk`] has the simulated disk that the crash tests cut.
 
 mod background;
+mod backup;
 mod catalog;
 mod create;
 mod db;
@@ -52,6 +53,7 @@ mod info;
 mod open;
 mod options;
 mod read;
+mod restore;
 mod savepoint;
 mod scan;
 mod session;
@@ -71,11 +73,13 @@ pub use argali_recovery::{
 pub use argali_txn::{Durability, Isolation, LockStats};
 pub use argali_wal::{ActiveTxn, Control, DirtyPage, Holder, LogId, LogStats, TxnState};
 
+pub use backup::{BackupOptions, BackupProgress, BackupReport};
 pub use catalog::NAME_BYTES_MAX;
 pub use db::Db;
 pub use info::{Info, info, info_on};
 pub use options::{CACHE_PAGES_MIN, LOG_SEGMENTS_MIN, Mutations, Options};
 pub use read::Read;
+pub use restore::Restore;
 pub use savepoint::Savepoint;
 pub use scan::Scan;
 pub use stats::Stats;

@@ -30,7 +30,7 @@ use crate::create::{DATA, DOUBLEWRITE, Found, create, look};
 use crate::db::{Db, Engine, Shared};
 use crate::options::Options;
 
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 impl Options {
     /// Opens the database in directory `path`; makes one there (and the directory, but not its parents)
@@ -96,7 +96,7 @@ impl Options {
         Ok(Db(Arc::new(Shared::new(engine, lock, None)?)))
     }
 
-    fn directory(&self, path: &Path, create: bool) -> Result<Arc<dyn Disk>> {
+    pub(crate) fn directory(&self, path: &Path, create: bool) -> Result<Arc<dyn Disk>> {
         let disk = if create { OsDisk::create(path) } else { OsDisk::open(path) };
         let disk = disk.map_err(|e| at_path(path, e))?;
         let direct: &[&str] = if self.direct_io { &[DATA, DOUBLEWRITE] } else { &[] };
@@ -248,11 +248,11 @@ impl Stack {
     }
 }
 
-fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>> {
+pub(crate) fn take_lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>> {
     disk.lock(LOCK, &format!("process {}", std::process::id())).map_err(in_use)
 }
 
-fn in_use(error: io::Error) -> Error {
+pub(crate) fn in_use(error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::WouldBlock {
         Error::InUse { holder: error.to_string() }
     } else {

@@ -62,6 +62,8 @@ pub struct CheckpointReport {
     pub end: Lsn,
     /// Where redo would begin.
     pub redo: Lsn,
+    /// First LSN a restart from this checkpoint reads: redo or undo.
+    pub restart_first: Lsn,
     /// First LSN the log still keeps a record for.
     pub log_first: Lsn,
     /// Pages written back before it.
@@ -246,6 +248,7 @@ impl Checkpointer {
             control.next_txn = next_txn;
             control.pages = pages;
         })?;
+        report.restart_first = log_first;
         report.log_first = wal.truncate(holders)?; // C4
         Ok(())
     }

@@ -13,6 +13,7 @@
 // Each test binary uses its part of this.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod copies;
 pub mod workload;
 
 use std::collections::BTreeMap;

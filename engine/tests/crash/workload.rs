@@ -15,19 +15,21 @@ fn key(n: u64) -> Vec<u8> {
 
 /// Puts and deletes on a few rows, with savepoint rollbacks and one abort in six.
 pub fn mix(client: &mut Client) -> Result<()> {
-    for _ in 0..60 {
-        client.transaction(|work| {
-            let tree = work.tree("mix")?;
-            for _ in 0..work.rng.usize(1..8) {
-                change(work, &tree, 60)?;
-            }
-            if work.rng.u8(0..4) == 0 {
-                roll_back_part(work, &tree)?;
-            }
-            Ok(if work.rng.u8(0..6) == 0 { End::Abort } else { End::Commit })
-        })?;
-    }
-    Ok(())
+    (0..60).try_for_each(|_| step_of_mix(client))
+}
+
+/// One transaction of `mix`.
+pub fn step_of_mix(client: &mut Client) -> Result<()> {
+    client.transaction(|work| {
+        let tree = work.tree("mix")?;
+        for _ in 0..work.rng.usize(1..8) {
+            change(work, &tree, 60)?;
+        }
+        if work.rng.u8(0..4) == 0 {
+            roll_back_part(work, &tree)?;
+        }
+        Ok(if work.rng.u8(0..6) == 0 { End::Abort } else { End::Commit })
+    })
 }
 
 fn change(work: &mut Work<'_>, tree: &argali::Tree, keys: u64) -> Result<()> {
