@@ -132,8 +132,11 @@ impl Run {
             Step::DeleteRange(from, count) => {
                 let doomed: Vec<_> =
                     self.now.range(from.clone()..).take(*count).map(|(k, _)| k.clone()).collect();
-                for key in doomed {
-                    assert_eq!(tree.delete(self.txn(), &key).unwrap(), self.now.remove(&key));
+                let to = doomed.last().map_or(Bound::Excluded(&from[..]), |k| Bound::Included(k));
+                let deleted = tree.delete_range(self.txn(), Bound::Included(from), to).unwrap();
+                assert_eq!(deleted, doomed.len() as u64);
+                for key in &doomed {
+                    self.now.remove(key);
                 }
             }
             Step::Get(key) => assert_eq!(get(&tree, self.txn(), key), self.now.get(key).cloned()),

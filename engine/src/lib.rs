@@ -48,6 +48,7 @@ mod background;
 mod backup;
 mod catalog;
 mod create;
+mod cursor;
 mod db;
 mod info;
 mod open;
@@ -75,6 +76,7 @@ pub use argali_wal::{ActiveTxn, Control, DirtyPage, Holder, LogId, LogStats, Txn
 
 pub use backup::{BackupOptions, BackupProgress, BackupReport};
 pub use catalog::NAME_BYTES_MAX;
+pub use cursor::{Bookmark, Cursor, Row};
 pub use db::Db;
 pub use info::{Info, info, info_on};
 pub use options::{CACHE_PAGES_MIN, LOG_SEGMENTS_MIN, Mutations, Options};

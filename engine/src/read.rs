@@ -5,6 +5,7 @@ use std::ops::{Bound, RangeBounds};
 
 use argali_base::{Result, TxnId};
 
+use crate::cursor::{Bookmark, Cursor};
 use crate::scan::{Scan, prefix_end};
 use crate::session::Session;
 use crate::tree::Tree;
@@ -68,7 +69,17 @@ impl Read {
         })
     }
 
-    /// The entries of `range` in key order. Holds no latch between items: writing while scanning is fine.
+    /// A cursor at the start of `tree`.
+    pub fn cursor(&self, tree: &Tree) -> Result<Cursor<'_>> {
+        Cursor::new(&self.session, tree)
+    }
+
+    /// A cursor where another one was left; it shows no row until it moves.
+    pub fn cursor_at(&self, bookmark: Bookmark) -> Result<Cursor<'_>> {
+        Cursor::resume(&self.session, bookmark)
+    }
+
+    /// The entries of `range` in key order; `.rev()` turns it. Holds no latch between items: writing while scanning is fine.
     pub fn scan<K: AsRef<[u8]>>(
         &self,
         tree: &Tree,
@@ -77,12 +88,12 @@ impl Read {
         Scan::new(&self.session, tree, range.start_bound(), range.end_bound())
     }
 
-    /// All entries in key order.
+    /// All entries in key order; `.rev()` turns it.
     pub fn scan_all(&self, tree: &Tree) -> Result<Scan<'_>> {
         self.scan::<&[u8]>(tree, ..)
     }
 
-    /// The entries whose keys begin with `prefix`, in key order.
+    /// The entries whose keys begin with `prefix`, in key order; `.rev()` turns it.
     pub fn scan_prefix(&self, tree: &Tree, prefix: impl AsRef<[u8]>) -> Result<Scan<'_>> {
         let prefix = prefix.as_ref();
         let end = prefix_end(prefix);

@@ -1,8 +1,13 @@
-//! Scans: an iterator that holds nothing between its items.
+//! Scans: an iterator, from both ends, that holds nothing between its items.
 //!
-//! Each step asks the tree for the first entry after the last key. That costs a descent per item, and
-//! buys that user code may run as long as it likes, and write where it likes, between two items: no latch
-//! is held, no cursor can dangle, and next-key locks, not latches, keep phantoms out.
+//! ```text
+//!   from ─►  b   d   f   g  ◄─ to         next ─► b: from is now "after b"
+//!            └─ what is left ─┘           next_back ─► g: to is now "before g"
+//! ```
+//!
+//! Each step asks the tree for the first entry after one bound, or the last before the other. So user code
+//! may run as long as it likes, and write where it likes, between two items: no latch is held, no cursor
+//! can dangle, and next-key locks, not latches, keep phantoms out.
 
 use std::ops::Bound;
 
@@ -12,15 +17,19 @@ use argali_base::Result;
 use crate::session::Session;
 use crate::tree::Tree;
 
-/// Iterator over `Result<(key, value)>`; after an error it ends.
+/// Iterator over `Result<(key, value)>`, from either end; after an error it ends.
 pub struct Scan<'t> {
     session: &'t Session,
     tree: Tree,
     from: Bound<Vec<u8>>,
     to: Bound<Vec<u8>>,
-    entry: Entry,
+    front: Entry,
+    back: Entry,
     done: bool,
 }
+
+/// What a scan yields.
+type Item = Result<(Vec<u8>, Vec<u8>)>;
 
 impl<'t> Scan<'t> {
     pub(crate) fn new<K: AsRef<[u8]>>(
@@ -32,38 +41,48 @@ impl<'t> Scan<'t> {
         session.read_tree(tree, |_, _| Ok(()))?;
         let (from, to) = (owned(from), owned(to));
         let done = is_empty(from.as_ref(), to.as_ref());
-        Ok(Self { session, tree: tree.clone(), from, to, entry: Entry::default(), done })
-    }
-
-    fn step(&mut self) -> Result<bool> {
-        let Self { session, tree, from, to, entry, .. } = self;
-        let (from, to) = (borrowed(from), borrowed(to));
-        session.read_tree(tree, |txn, btree| btree.next(txn, from, to, entry))
+        let (front, back) = (Entry::default(), Entry::default());
+        Ok(Self { session, tree: tree.clone(), from, to, front, back, done })
     }
 }
 
 impl Iterator for Scan<'_> {
-    type Item = Result<(Vec<u8>, Vec<u8>)>;
+    type Item = Item;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
+    fn next(&mut self) -> Option<Item> {
+        let Self { session, tree, from, to, front, done, .. } = self;
+        let (low, high) = (borrowed(from), borrowed(to));
+        let step = || session.read_tree(tree, |txn, btree| btree.next(txn, low, high, front));
+        let found = (!*done).then(step)?;
+        item(found, front, from, done)
+    }
+}
+
+impl DoubleEndedIterator for Scan<'_> {
+    fn next_back(&mut self) -> Option<Item> {
+        let Self { session, tree, from, to, back, done, .. } = self;
+        let (low, high) = (borrowed(from), borrowed(to));
+        let step = || session.read_tree(tree, |txn, btree| btree.prev(txn, low, high, back));
+        let found = (!*done).then(step)?;
+        item(found, back, to, done)
+    }
+}
+
+/// What a step found; the bound it started from moves there.
+fn item(
+    found: Result<bool>,
+    entry: &Entry,
+    bound: &mut Bound<Vec<u8>>,
+    done: &mut bool,
+) -> Option<Item> {
+    *done = !matches!(found, Ok(true));
+    match found {
+        Ok(true) => {
+            *bound = Bound::Excluded(entry.key.clone());
+            Some(Ok((entry.key.clone(), entry.value.clone())))
         }
-        match self.step() {
-            Ok(true) => {
-                let Entry { key, value, .. } = self.entry.clone();
-                self.from = Bound::Excluded(key.clone());
-                Some(Ok((key, value)))
-            }
-            Ok(false) => {
-                self.done = true;
-                None
-            }
-            Err(error) => {
-                self.done = true;
-                Some(Err(error))
-            }
-        }
+        Ok(false) => None,
+        Err(error) => Some(Err(error)),
     }
 }
 

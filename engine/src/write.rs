@@ -4,7 +4,7 @@
 //! scan holds nothing between its items. What changes the shape of the transaction (trees, savepoints)
 //! takes `&mut self`, so that the borrow checker keeps savepoints nested.
 
-use std::ops::Deref;
+use std::ops::{Deref, RangeBounds};
 
 use argali_base::{Lsn, Result};
 use argali_txn::Durability;
@@ -105,6 +105,19 @@ impl Write {
     /// Removes `key`; returns its value.
     pub fn delete(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         self.session().write_tree(tree, |txn, btree| btree.delete(txn, key.as_ref()))
+    }
+
+    /// Deletes the rows of `range`: all of them, or none when it fails. Returns how many. Under serializable
+    /// isolation the range stays empty of other transactions' rows until this one ends; below it, rows
+    /// that others insert meanwhile may stay.
+    pub fn delete_range<K: AsRef<[u8]>>(
+        &self,
+        tree: &Tree,
+        range: impl RangeBounds<K>,
+    ) -> Result<u64> {
+        let from = range.start_bound().map(AsRef::as_ref);
+        let to = range.end_bound().map(AsRef::as_ref);
+        self.session().write_tree(tree, |txn, btree| btree.delete_range(txn, from, to))
     }
 
     /// Marks a point to return to. The result derefs to `Write`; dropping it rolls back to that point.

@@ -51,3 +51,8 @@ fn checkpoints_under_load() {
 fn trees_created_and_dropped() {
     campaign("ddl", 1, workload::ddl);
 }
+
+#[test]
+fn ranges_deleted() {
+    campaign("ranges", 1, workload::ranges);
+}

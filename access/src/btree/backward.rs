@@ -26,7 +26,7 @@ use argali_base::Result;
 use argali_txn::Txn;
 
 use super::descent::{Attempt, retry};
-use super::locks::{GAP_S, ScanLocks};
+use super::locks::GAP_S;
 use super::node::{InnerCell, LeafCell};
 use super::scan::{Entry, Order, Trace, Walk};
 use super::{BTree, search};
@@ -66,7 +66,7 @@ impl BTree {
     ) -> Result<bool> {
         let locks = self.scan_locks(txn)?;
         let mut order = Order { txn, locks, from, to };
-        let mut guarded = locks != ScanLocks::KeysAndGaps;
+        let mut guarded = !locks.guard_gaps();
         retry(|patient| self.step_back(&mut order, &mut guarded, entry, patient))
     }
 

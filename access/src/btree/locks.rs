@@ -41,8 +41,6 @@ pub(super) const GAP_INSERT: LockMode = LockMode::Key { key: KeyMode::None, gap:
 pub(super) const REMOVE: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::X };
 /// S on the gap below a key.
 pub(super) const GAP_S: LockMode = LockMode::Key { key: KeyMode::None, gap: Gap::S };
-/// S on a key and on the gap below it.
-const KEY_S_GAP_S: LockMode = LockMode::Key { key: KeyMode::S, gap: Gap::S };
 
 /// What a scan locks as it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,20 +50,26 @@ pub(super) enum ScanLocks {
     /// Keys for an instant, unless the page is settled.
     Instant,
     /// Keys of rows; of ghosts for an instant.
-    Keys,
+    Keys(KeyMode),
     /// Keys and gaps.
-    KeysAndGaps,
+    KeysAndGaps(KeyMode),
 }
 
 impl ScanLocks {
     /// What to lock on a key: `inside` the range, or the first one past it.
     pub(super) fn mode(self, inside: bool) -> Option<LockMode> {
         match (self, inside) {
-            (Self::None, _) | (Self::Instant | Self::Keys, false) => None,
-            (Self::Instant | Self::Keys, true) => Some(KEY_S),
-            (Self::KeysAndGaps, true) => Some(KEY_S_GAP_S),
-            (Self::KeysAndGaps, false) => Some(GAP_S),
+            (Self::None, _) | (Self::Instant | Self::Keys(_), false) => None,
+            (Self::Instant, true) => Some(KEY_S),
+            (Self::Keys(key), true) => Some(LockMode::Key { key, gap: Gap::None }),
+            (Self::KeysAndGaps(key), true) => Some(LockMode::Key { key, gap: Gap::S }),
+            (Self::KeysAndGaps(_), false) => Some(GAP_S),
         }
+    }
+
+    /// Whether gaps are locked, too.
+    pub(super) fn guard_gaps(self) -> bool {
+        matches!(self, Self::KeysAndGaps(_))
     }
 }
 
@@ -101,9 +105,21 @@ impl BTree {
             return Ok(ScanLocks::None);
         }
         Ok(match txn.isolation() {
-            Isolation::Serializable => ScanLocks::KeysAndGaps,
-            Isolation::RepeatableRead => ScanLocks::Keys,
+            Isolation::Serializable => ScanLocks::KeysAndGaps(KeyMode::S),
+            Isolation::RepeatableRead => ScanLocks::Keys(KeyMode::S),
             Isolation::ReadCommitted => ScanLocks::Instant,
+        })
+    }
+
+    /// As [`BTree::scan_locks`], when what is found will be changed: two who scan first and write
+    /// afterwards could only deadlock.
+    pub(super) fn scan_locks_for_write(&self, txn: &mut Txn) -> Result<ScanLocks> {
+        if self.intend(txn, LockMode::IX)?.covers(LockMode::X) {
+            return Ok(ScanLocks::None);
+        }
+        Ok(match txn.isolation() {
+            Isolation::Serializable => ScanLocks::KeysAndGaps(KeyMode::X),
+            Isolation::RepeatableRead | Isolation::ReadCommitted => ScanLocks::Keys(KeyMode::X),
         })
     }
 

@@ -245,8 +245,8 @@ impl BTree {
                 pass(order.txn, name, mode, walk)
             }
             // That there is no row need not stay so; only the deletion must be committed.
-            ScanLocks::Keys if cell.ghost => pass(order.txn, name, mode, walk),
-            ScanLocks::None | ScanLocks::Keys | ScanLocks::KeysAndGaps => {
+            ScanLocks::Keys(_) if cell.ghost => pass(order.txn, name, mode, walk),
+            ScanLocks::None | ScanLocks::Keys(_) | ScanLocks::KeysAndGaps(_) => {
                 keep(order.txn, name, mode, walk)
             }
         }

@@ -17,6 +17,7 @@ pub mod copies;
 pub mod workload;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use argali::disk::{Disk, Loss, SimDisk};
@@ -185,6 +186,15 @@ impl Work<'_> {
         let old = self.write.delete(tree, key)?;
         let model = self.state.get_mut(tree.name()).expect("opened by `tree`");
         assert_eq!(model.remove(key), old, "old value of a delete");
+        Ok(())
+    }
+
+    pub fn delete_range(&mut self, tree: &Tree, range: Range<Vec<u8>>) -> Result<()> {
+        let deleted = self.write.delete_range(tree, range.clone())?;
+        let model = self.state.get_mut(tree.name()).expect("opened by `tree`");
+        let before = model.len();
+        model.retain(|key, _| !range.contains(key));
+        assert_eq!(deleted, (before - model.len()) as u64, "rows of a range");
         Ok(())
     }
 

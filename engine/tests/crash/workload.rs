@@ -3,7 +3,7 @@
 //! Each workload is hard in its own way: `mix` changes the same rows again and again, `bank` has an
 //! invariant across rows, `splits` changes the shape of the tree, `steal` rolls back transactions larger
 //! than the cache, `checkpoints` takes every kind of them in the middle of transactions, `ddl` creates and
-//! drops trees.
+//! drops trees, `ranges` deletes many rows at a time.
 
 use argali::{Flush, Result};
 
@@ -176,6 +176,34 @@ pub fn ddl(client: &mut Client) -> Result<()> {
                 savepoint.rollback()?;
             }
             Ok(if round % 4 == 2 { End::Abort } else { End::Commit })
+        })?;
+    }
+    Ok(())
+}
+
+/// Ranges deleted, filled again and deleted once more in one transaction, behind savepoints, too.
+pub fn ranges(client: &mut Client) -> Result<()> {
+    for round in 0..24_u64 {
+        client.transaction(|work| {
+            let tree = work.tree("ranges")?;
+            for _ in 0..10 {
+                let place = key(work.rng.u64(0..100));
+                let value = work.fresh(200);
+                work.put(&tree, &place, value)?;
+            }
+            let from = work.rng.u64(0..100);
+            let range = key(from)..key(from + 20);
+            if round % 3 == 1 {
+                let savepoint = work.write.savepoint()?;
+                savepoint.delete_range(&tree, range.clone())?;
+                savepoint.put(&tree, &range.start, "taken back with the rest")?;
+                savepoint.rollback()?;
+            }
+            work.delete_range(&tree, range)?;
+            let value = work.fresh(50);
+            work.put(&tree, &key(from + 3), value)?;
+            work.delete_range(&tree, key(from + 2)..key(from + 5))?;
+            Ok(if round % 4 == 3 { End::Abort } else { End::Commit })
         })?;
     }
     Ok(())
