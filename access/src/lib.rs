@@ -1,10 +1,10 @@
-//! Access methods: how rows find their pages. Page space and B+trees.
+//! Access methods: how rows find their pages. Page space, B+trees and heaps.
 //!
 //! ```text
-//!  engine ──► BTree ──► Txn::update ──► log, page     every change is logged by the one `update`
-//!               │  └──► Space           which pages are free (bits in map pages)
-//!               └─────► Txn::lock       keys and the gaps between them
-//!  engine ──► Pending                   what is to be freed when nobody can want it back
+//!  engine ──► BTree, Heap ──► Txn::update ──► log, page     every change is logged by the one `update`
+//!                │   └──────► Space           which pages are free (bits in map pages)
+//!                └──────────► Txn::lock       keys, the gaps between them, rows
+//!  engine ──► Pending                         what is to be freed when nobody can want it back
 //! ```
 //!
 //! What an access method owes the engine:
@@ -17,11 +17,12 @@
 //! 5. It can be checked: its `verify` tells a [`Survey`] every page it consists of and every fault.
 //!
 //! Left out: merging of half-empty nodes (a leaf keeps its last ghost and its place; only whole trees
-//! are freed) and heaps (rows without a key can use a counter as key).
+//! are freed).
 
 mod attempt;
 mod btree;
 mod fault;
+mod heap;
 mod intention;
 mod pending;
 mod space;
@@ -31,6 +32,7 @@ use argali_base::sync::Arc;
 use argali_txn::{Owner, UndoHandlers};
 
 pub use btree::{BTree, Entry, Old, TreeStats};
+pub use heap::{Heap, HeapScan, HeapStats, RowId};
 pub use pending::{Kind, Moves, Pending, Structure};
 pub use space::Space;
 pub use survey::{Finding, Survey};
@@ -38,11 +40,14 @@ pub use survey::{Finding, Survey};
 /// Owner number of B+tree undo.
 pub const TREE_OWNER: Owner = Owner(1);
 
+/// Owner number of heap undo.
+pub const HEAP_OWNER: Owner = Owner(2);
 /// Owner number of the undo of page allocation.
 pub const SPACE_OWNER: Owner = Owner(3);
 
 /// Registers the undo of every access method.
 pub fn register_undo(space: &Arc<Space>, handlers: &mut UndoHandlers) {
     handlers.register(TREE_OWNER, Arc::new(btree::TreeUndo::new(Arc::clone(space))));
+    handlers.register(HEAP_OWNER, Arc::new(heap::HeapUndo::new(Arc::clone(space))));
     handlers.register(SPACE_OWNER, Arc::new(space::undo::SpaceUndo::new(Arc::clone(space))));
 }

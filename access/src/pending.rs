@@ -1,7 +1,7 @@
 //! What is to be freed: structures nobody can reach, each remembered by a row until its pages are free.
 //!
 //! ```text
-//!  row       first page u64, big-endian ─► kind u8       1 tree
+//!  row       first page u64, big-endian ─► kind u8       1 tree, 2 heap
 //!
 //!  allocate  system transaction    first page, += row          commits, not forced
 //!  take      user's transaction    -= row                      it is in use now
@@ -32,6 +32,7 @@ use argali_base::{Error, PageId, Result};
 use argali_txn::{Durability, Txn, TxnManager};
 
 use crate::btree::{BTree, Entry};
+use crate::heap::Heap;
 use crate::{Space, Survey};
 
 pub use moves::Moves;
@@ -45,6 +46,8 @@ const FREE_BATCH: usize = 32;
 pub enum Kind {
     /// A B+tree; the page is its root.
     Tree = 1,
+    /// A heap; the page is its root.
+    Heap = 2,
 }
 
 /// Something made of pages: its kind, and the page it begins at.
@@ -60,6 +63,7 @@ impl Kind {
     const fn from_u8(kind: u8) -> Option<Self> {
         match kind {
             1 => Some(Self::Tree),
+            2 => Some(Self::Heap),
             _ => None,
         }
     }
@@ -71,6 +75,7 @@ impl Structure {
     fn free_some(self, space: &Arc<Space>, txn: &mut Txn, pages: usize) -> Result<bool> {
         match self.kind {
             Kind::Tree => BTree::open(space, self.first).free_some(txn, pages),
+            Kind::Heap => Heap::open(space, self.first).free_some(txn, pages),
         }
     }
 
@@ -78,6 +83,7 @@ impl Structure {
     fn verify_remains(self, space: &Arc<Space>, survey: &mut Survey) -> Result<()> {
         match self.kind {
             Kind::Tree => BTree::open(space, self.first).verify_remains(survey).map(drop),
+            Kind::Heap => Heap::open(space, self.first).verify_remains(survey).map(drop),
         }
     }
 }
@@ -86,6 +92,7 @@ impl fmt::Display for Structure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             Kind::Tree => "tree",
+            Kind::Heap => "heap",
         };
         write!(f, "{kind} at {}", self.first)
     }

@@ -33,6 +33,7 @@ use argali_txn::{Edit, Txn, TxnManager, Undo};
 use std::sync::Weak;
 
 use crate::fault::corrupt;
+use crate::heap::Rooms;
 use crate::{SPACE_OWNER, Survey};
 
 /// First map page.
@@ -51,6 +52,7 @@ pub struct Space {
     txns: Weak<TxnManager>,
     layout: MapLayout,
     state: Mutex<State>,
+    rooms: Rooms,
 }
 
 /// What only memory knows.
@@ -106,6 +108,7 @@ impl Space {
             txns: Arc::downgrade(txns),
             layout,
             state: Mutex::new(State::default()),
+            rooms: Rooms::default(),
         }))
     }
 
@@ -314,6 +317,17 @@ impl Space {
     /// The operation that marks `page` used or free in its map page.
     pub(crate) fn bit(&self, page: PageId, value: bool) -> PageOp<'static> {
         PageOp::SetBit { index: self.layout.locate(page).1, value }
+    }
+
+    /// Whether `page` is marked used. Nothing may be latched.
+    pub(crate) fn is_used(&self, page: PageId) -> Result<bool> {
+        let (map, bit) = self.layout.locate(page);
+        Ok(MapLayout::is_set(self.read_map(map)?.page(), bit))
+    }
+
+    /// Where the heaps' room is, as far as memory knows.
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     /// `page`'s bit was cleared: it may be handed out again.

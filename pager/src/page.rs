@@ -6,8 +6,8 @@
 //! 16 pageLSN u64
 //! 24 database id u64
 //! 32 slot count u16 │ 34 (reserved) u16 │ 36 heap start u32 │ 40 dead bytes u32 │ 44 (reserved) u32
-//! 48 link u64 (right sibling of a tree page, 0 = none)
-//! 56 owner u64 (root page id of the tree the page belongs to)
+//! 48 link u64 (right sibling of a tree page, 0 = none; number of a heap page)
+//! 56 owner u64 (root page id of the tree or heap the page belongs to)
 //! 64 slots, 8 bytes each: offset u16, len u16, head u32 (first 4 key bytes, big-endian order)
 //!  … hole (zero bytes) … heap of cells, growing down from the end of the page
 //! ```
@@ -61,8 +61,10 @@ pub enum PageKind {
     Leaf = 2,
     /// Inner node of a tree.
     Inner = 3,
-    /// Plain slotted page (heap, tests).
+    /// Rows of a heap, or plain cells.
     Slotted = 4,
+    /// Which pages a heap has.
+    Directory = 6,
 }
 
 impl PageKind {
@@ -74,13 +76,14 @@ impl PageKind {
             2 => Some(Self::Leaf),
             3 => Some(Self::Inner),
             4 => Some(Self::Slotted),
+            6 => Some(Self::Directory),
             _ => None,
         }
     }
 
     /// Whether the body holds slots and cells.
     pub const fn is_slotted(self) -> bool {
-        matches!(self, Self::Leaf | Self::Inner | Self::Slotted)
+        matches!(self, Self::Leaf | Self::Inner | Self::Slotted | Self::Directory)
     }
 }
 

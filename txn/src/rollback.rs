@@ -8,9 +8,9 @@
 //!  end_nested(@10): whoever undoes this transaction jumps from @40 to @10; n and n' stay
 //! ```
 //!
-//! Rollback takes no locks (L3), draws log space from the reserve, and keeps at most one page latched,
-//! so it needs one free frame. When all are pinned for a moment by others, it waits and tries again:
-//! latches are short. Any other failure (a page that cannot be read) *strands* the transaction: it keeps
+//! Rollback takes no locks (L3), draws log space from the reserve, and keeps no more pages latched than
+//! the record changed that it takes back. When all frames are pinned for a moment by others, it waits and
+//! tries again: latches are short. Any other failure (a page that cannot be read) *strands* the transaction: it keeps
 //! its locks and its log space, because nobody may see what it left half undone, and a background step
 //! tries again until the cause has passed. What it took back so far stays taken back. Only a poisoned
 //! database tries nothing more: there the next restart does it.

@@ -5,7 +5,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argali_access::{BTree, Entry, Space, Survey, TreeStats, register_undo};
+use argali_access::{
+    BTree, Entry, Heap, HeapScan, HeapStats, RowId, Space, Survey, TreeStats, register_undo,
+};
 use argali_base::disk::SimDisk;
 use argali_base::{Disk, Health};
 use argali_buffer_pool::{BufferPool, PoolOptions};
@@ -80,6 +82,13 @@ impl World {
         tree
     }
 
+    pub(crate) fn heap(&self) -> Heap {
+        let mut txn = self.txns.begin_system().unwrap();
+        let heap = Heap::create(&self.space, &mut txn).unwrap();
+        txn.commit(Durability::Relaxed).unwrap();
+        heap
+    }
+
     pub(crate) fn begin(&self) -> Txn {
         self.begin_at(Isolation::Serializable)
     }
@@ -107,6 +116,38 @@ impl World {
         assert_eq!(self.space.pages_in_use().unwrap(), used);
         stats
     }
+}
+
+impl World {
+    /// As [`World::verify`], where there is nothing but `heap`.
+    pub(crate) fn verify_heap(&self, heap: &Heap) -> HeapStats {
+        let mut survey = Survey::new(&self.pool);
+        let stats = heap.verify(survey.of("heap")).unwrap();
+        self.space.verify(&mut survey, &mut |_| ()).unwrap();
+        assert_eq!(survey.into_findings(), []);
+        stats
+    }
+
+    /// What the background does for heaps.
+    pub(crate) fn relist(&self) {
+        let mut txn = self.txns.begin_system().unwrap();
+        while Heap::relist_gained(&self.space, &mut txn, 16).unwrap() {}
+        txn.commit(Durability::Relaxed).unwrap();
+    }
+}
+
+/// All rows, in the order of their homes.
+pub(crate) fn rows(heap: &Heap, txn: &mut Txn) -> argali_base::Result<Vec<(RowId, Vec<u8>)>> {
+    let (mut scan, mut row, mut out) = (HeapScan::default(), Vec::new(), Vec::new());
+    while let Some(id) = heap.next(txn, &mut scan, &mut row)? {
+        out.push((id, row.clone()));
+    }
+    Ok(out)
+}
+
+pub(crate) fn row(heap: &Heap, txn: &mut Txn, id: RowId) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    heap.get(txn, id, &mut out).unwrap().then_some(out)
 }
 
 /// All entries within the bounds.
