@@ -75,6 +75,7 @@ impl Txn {
 
     /// What to ask the lock table for; `None` when nothing needs to be asked.
     fn request(&self, name: LockName, mode: LockMode, term: Term) -> Option<Request> {
+        let (mode, term) = self.manager.mutations().weaken(mode, term)?;
         let held = self.holds(name);
         if self.kind != Kind::User || held.is_some_and(|held| held.covers(mode)) {
             return None;

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::lock::{Gap, KeyMode, LockMode, Term};
+
 /// Which effects of concurrent transactions a transaction may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Isolation {
@@ -60,4 +62,29 @@ pub struct Mutations {
     pub release_locks_early_without_horizon: bool,
     /// A restart does not take the locks of transactions in doubt again.
     pub forget_prepared_locks: bool,
+    /// Keys are read without a lock.
+    pub no_read_locks: bool,
+    /// A read lock on a key is given back at once, whatever the isolation.
+    pub read_locks_released_at_once: bool,
+    /// A write lock on a key is given back at once.
+    pub write_locks_released_at_once: bool,
+    /// Gaps between keys are neither locked nor asked for.
+    pub no_next_key_locks: bool,
+}
+
+impl Mutations {
+    /// What is left of a request for a lock once the broken rules are taken off; `None` for nothing.
+    pub(crate) fn weaken(self, mode: LockMode, term: Term) -> Option<(LockMode, Term)> {
+        let LockMode::Key { key, gap } = mode else { return Some((mode, term)) };
+        let at_once = match key {
+            KeyMode::None => false,
+            KeyMode::S => self.read_locks_released_at_once,
+            KeyMode::X => self.write_locks_released_at_once,
+        };
+        let key = if self.no_read_locks && key == KeyMode::S { KeyMode::None } else { key };
+        let gap = if self.no_next_key_locks { Gap::None } else { gap };
+        let nothing = key == KeyMode::None && gap == Gap::None;
+        let term = if at_once { Term::Instant } else { term };
+        (!nothing).then_some((LockMode::Key { key, gap }, term))
+    }
 }
