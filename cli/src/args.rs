@@ -4,12 +4,15 @@
 //! paragraphs below that sentence and the examples. Arguments are checked here as far as one argument
 //! alone can be checked; what only makes sense together is checked by the command.
 
+pub(crate) mod history;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::output::{self, Format};
+use history::{HistoryArgs, HistoryChildArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +33,7 @@ const CODES: &str =
 /// argali keeps ordered trees of keys and values in a directory, changes them in transactions, and after
 /// any crash recovers by the three passes of ARIES: analysis, redo, undo. This command shows it
 /// (`demo`), lets you look into a database (`info`, `check`, `stats`), use it (`get`, `put`, `delete`,
-/// `scan`, `bank`), and hand it to a crash tester (`torture`).
+/// `scan`, `bank`), watch its isolation (`history`), and hand it to a crash tester (`torture`).
 #[derive(Debug, Parser)]
 #[command(name = "argali", version, after_help = CODES, after_long_help = EXAMPLES)]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
@@ -86,6 +89,16 @@ pub(crate) enum Command {
     Delete(GetArgs),
     /// List pairs in key order
     Scan(ScanArgs),
+    /// Record what concurrent clients see, and show that their isolation level permits it
+    ///
+    /// Clients run short transactions that meet on few rows and write down every call with its answer.
+    /// From that alone a checker infers who depends on whom. Each cycle is an anomaly, with a name and a
+    /// level that permits it (docs/isolation.md). The exit status is 0 only when nothing was seen that
+    /// the level forbids. A history of any length is judged in chapters of 100,000 transactions.
+    History(HistoryArgs),
+    /// The process that `history --crash` kills
+    #[command(hide = true)]
+    HistoryChild(HistoryChildArgs),
     /// Run or verify the workload for outside crash testers (see docs/torture.md)
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Torture {

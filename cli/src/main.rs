@@ -5,6 +5,7 @@
 //!                  ├─► bank      the same bank, step by step             (bank/…)
 //!                  ├─► inspect   info, check, stats: never write
 //!                  ├─► data      get, put, delete, scan, checkpoint
+//!                  ├─► history   what concurrent clients see, judged    (history/…)
 //!                  └─► torture   the protocol for outside crash testers  (torture/…)
 //!        all of them: output (numbers, tables, colour), exit (codes, next steps)
 //! ```
@@ -18,6 +19,7 @@ mod bank;
 mod data;
 mod demo;
 mod exit;
+mod history;
 mod inspect;
 mod output;
 mod torture;
@@ -53,6 +55,8 @@ fn run(command: Command, format: output::Format) -> anyhow::Result<()> {
         Command::Put(args) => data::put(&args, format),
         Command::Delete(args) => data::delete(&args, format),
         Command::Scan(args) => data::scan(&args, format),
+        Command::History(args) => history::run(&args, format),
+        Command::HistoryChild(args) => history::child(&args),
         Command::Torture { command } => torture::run(&command),
     }
 }

@@ -65,3 +65,30 @@ fn links_between_documents_lead_somewhere() {
         }
     }
 }
+
+/// A test that a document names by its function exists.
+#[test]
+fn named_tests_exist() {
+    let text = fs::read_to_string(root().join("docs/isolation.md")).unwrap();
+    let mut sources = String::new();
+    for tests in ["cli/src/history", "cli/tests"] {
+        collect(&root().join(tests), &mut sources);
+    }
+    let quoted = text.split('`').skip(1).step_by(2);
+    let names: Vec<_> = quoted.filter(|name| name.matches('_').count() > 2).collect();
+    assert!(names.len() > 15, "only {} tests are named", names.len());
+    for name in names.into_iter().filter(|name| !name.contains('/')) {
+        assert!(sources.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
+}
+
+fn collect(dir: &Path, text: &mut String) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, text);
+        } else {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
