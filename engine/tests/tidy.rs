@@ -21,9 +21,14 @@ const LINE: [&str; 10] = [
     "benches",
 ];
 
-/// The only files that may contain `unsafe`.
-const UNSAFE: [&str; 3] =
-    ["pager/src/cell.rs", "buffer-pool/src/arena.rs", "buffer-pool/src/latch.rs"];
+/// The only files that may contain `unsafe`: three of the engine, and one of a benchmark that opens
+/// another engine's memory map.
+const UNSAFE: [&str; 4] = [
+    "pager/src/cell.rs",
+    "buffer-pool/src/arena.rs",
+    "buffer-pool/src/latch.rs",
+    "benches/compare/src/stores/lmdb.rs",
+];
 
 const LINES_MAX: usize = 500;
 

@@ -1,0 +1,73 @@
+//! argali with its defaults: group commit, early lock release, relaxed commits within 100 ms.
+
+use std::path::Path;
+
+use anyhow::Result;
+use argali::{Db, Durability, Isolation, Options, Tree};
+
+use crate::store::{Key, Store, Transfer, Value, Wait, credited};
+
+pub(crate) struct Argali {
+    db: Db,
+    tree: Tree,
+    isolation: Isolation,
+}
+
+pub(crate) fn open(dir: &Path, cache: (usize, bool), isolation: Isolation) -> Result<Argali> {
+    let (bytes, direct) = cache;
+    let options = Options::new().cache_bytes(bytes).direct_io(direct).isolation(isolation);
+    let db = options.log_limit_bytes(4 << 30).open(dir)?;
+    let tree = db.update(|txn| txn.tree("rows"))?;
+    Ok(Argali { db, tree, isolation })
+}
+
+impl Store for Argali {
+    fn mode(&self) -> &'static str {
+        match self.isolation {
+            Isolation::ReadCommitted => "fdatasync, group commit; read committed",
+            _ => "fdatasync, group commit; serializable",
+        }
+    }
+
+    fn put(&self, rows: &[(Key, Value)], wait: Wait) -> Result<()> {
+        let durability = match wait {
+            Wait::Durable => Durability::Sync,
+            Wait::Relaxed => Durability::Relaxed,
+        };
+        loop {
+            let txn = self.db.begin()?;
+            let put =
+                rows.iter().try_for_each(|(key, value)| txn.put(&self.tree, key, value).map(drop));
+            match put.and_then(|()| txn.commit_with(durability)) {
+                Err(error) if error.is_retryable() => {}
+                done => return Ok(done.map(drop)?),
+            }
+        }
+    }
+
+    fn get(&self, key: Key, out: &mut Vec<u8>) -> Result<bool> {
+        let read = self.db.read()?;
+        let found = read.get_into(&self.tree, key, out)?;
+        read.finish()?;
+        Ok(found)
+    }
+
+    fn scan(&self, from: Key, limit: usize, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
+        let read = self.db.read()?;
+        for row in read.scan(&self.tree, from..)?.take(limit) {
+            let (key, value) = row?;
+            visit(&key, &value);
+        }
+        Ok(read.finish()?)
+    }
+
+    fn transfer(&self, transfer: &Transfer) -> Result<()> {
+        Ok(self.db.update(|txn| {
+            for key in transfer.balances {
+                let old = txn.get_for_update(&self.tree, key)?;
+                txn.put(&self.tree, key, credited(old.as_deref(), transfer.amount))?;
+            }
+            txn.put(&self.tree, transfer.history, &credited(None, transfer.amount)[..50]).map(drop)
+        })?)
+    }
+}
