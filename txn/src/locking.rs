@@ -55,6 +55,13 @@ impl Txn {
         }
     }
 
+    /// Whether nobody, this transaction included, holds or awaits anything on `name` that excludes `mode`. A
+    /// question: it takes nothing, so every kind of transaction may ask it, under a latch, too.
+    pub fn is_unlocked(&self, name: LockName, mode: LockMode) -> bool {
+        let request = Request { txn: self.id, name, mode, held: None, term: Term::Instant };
+        self.holds(name).is_none() && self.manager.locks.try_acquire(&request).is_some()
+    }
+
     /// Gives one lock back early (read committed). Does nothing when it is not held.
     pub fn unlock(&mut self, name: LockName) {
         if self.kit_mut().held.remove(name) {
