@@ -16,22 +16,26 @@
 //!   there is no nested top action, no tree latch, and logical undo always finds a sound tree.
 //! - A delete leaves a ghost, so a rollback never needs room, and the deleted key remains as a border
 //!   for next-key locks.
-//! - Nodes are never merged. Invariant **T1**: only the leaf of an empty tree is empty.
+//! - A node that has become thin is joined with a neighbour in the background, again by one record; a root
+//!   with one child takes its place. Invariant **T1**: only the leaf of an empty tree is empty.
 //!
 //! Latch order: new pages (nobody knows them), down, right, the map page last. Nobody waits for a lock
 //! under a latch; who cannot get a latch at once in a structure change lets go of everything and comes
 //! again.
 //!
 //! Reading order: [`node`] (layout), [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
-//! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`]
-//! and [`purge`]; [`scan`] and [`backward`], [`free`], [`verify`].
+//! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`];
+//! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and
+//! [`backward`], [`free`], [`verify`].
 
 mod backward;
 mod delete;
 mod descent;
+mod fill;
 mod free;
 mod insert;
 mod locks;
+mod merge;
 mod node;
 mod purge;
 mod read;
@@ -39,6 +43,7 @@ mod scan;
 mod search;
 mod split;
 mod target;
+mod tidy;
 mod undo;
 mod update;
 mod verify;

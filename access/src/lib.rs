@@ -16,8 +16,7 @@
 //! 4. Bytes it reads are input: nonsense that stays nonsense is `Corrupt`, never a panic or a loop.
 //! 5. It can be checked: its `verify` tells a [`Survey`] every page it consists of and every fault.
 //!
-//! Left out: merging of half-empty nodes (a leaf keeps its last ghost and its place; only whole trees
-//! are freed).
+//! Left out: moving rows between nodes that stay: nodes split and join, no more.
 
 mod attempt;
 mod btree;
@@ -27,6 +26,7 @@ mod intention;
 mod pending;
 mod space;
 mod survey;
+mod thin;
 
 use argali_base::sync::Arc;
 use argali_txn::{Owner, UndoHandlers};
@@ -34,7 +34,7 @@ use argali_txn::{Owner, UndoHandlers};
 pub use btree::{BTree, Entry, Old, TreeStats};
 pub use heap::{Heap, HeapScan, HeapStats, RowId};
 pub use pending::{Kind, Moves, Pending, Structure};
-pub use space::Space;
+pub use space::{Space, SpaceStats};
 pub use survey::{Finding, Survey};
 
 /// Owner number of B+tree undo.

@@ -15,17 +15,16 @@
 //! 2. **Set the bit** in the very record that formats the page and links it into its tree; the map page
 //!    is latched last. So a page is reachable if and only if its bit is set, at every point of the log.
 //!
-//! A page is freed by clearing the bit in the record that removes the last pointer to it. Nothing else
-//! happens to it: it keeps its LSN, and its next life begins with `Format`. Frees are done by system
-//! transactions after the commit that made the page garbage, never by the transaction itself, so no
-//! rollback can ever want a page back ([`Pending`](crate::Pending) remembers what is to be freed). The
-//! one exception is the first page of something new ([`Space::create_first`]): until its creator has
-//! written down who frees it, a rollback does ([`undo`]). (Left out: giving file space back to the
-//! system.)
+//! A page is freed by clearing the bit in the record that removes the last pointer to it. It keeps its LSN,
+//! which only grows, and its next life begins with `Format`. Frees are done by system transactions when no
+//! rollback can want the page back: after the commit that made it garbage ([`Pending`](crate::Pending)
+//! remembers what is to be freed), or when its rows stand elsewhere. The one exception is the first page
+//! of something new ([`Space::create_first`]): until its creator has written down who frees it, a
+//! rollback does ([`undo`]). (Left out: giving file space back to the system.)
 
 pub(crate) mod undo;
 
-use argali_base::sync::{Arc, Mutex};
+use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering};
 use argali_base::{Lsn, PageId, Result};
 use argali_buffer_pool::{BufferPool, PageRead, PageWrite};
 use argali_pager::{HEADER_BYTES, MapLayout, PageBuf, PageKind, PageOp, PageRef};
@@ -34,6 +33,7 @@ use std::sync::Weak;
 
 use crate::fault::corrupt;
 use crate::heap::Rooms;
+use crate::thin::ThinLeaves;
 use crate::{SPACE_OWNER, Survey};
 
 /// First map page.
@@ -53,6 +53,20 @@ pub struct Space {
     layout: MapLayout,
     state: Mutex<State>,
     rooms: Rooms,
+    thin: ThinLeaves,
+    joins: AtomicU64,
+    released: AtomicU64,
+}
+
+/// Counters since open, and one gauge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceStats {
+    /// Tree nodes joined with a neighbour or their parent: each gave one page back.
+    pub joins: u64,
+    /// Pages given back, by joins and by freeing whole trees.
+    pub pages_released: u64,
+    /// Leaves noted to be tidied.
+    pub thin_leaves: usize,
 }
 
 /// What only memory knows.
@@ -109,6 +123,9 @@ impl Space {
             layout,
             state: Mutex::new(State::default()),
             rooms: Rooms::default(),
+            thin: ThinLeaves::default(),
+            joins: AtomicU64::new(0),
+            released: AtomicU64::new(0),
         }))
     }
 
@@ -332,8 +349,29 @@ impl Space {
 
     /// `page`'s bit was cleared: it may be handed out again.
     pub(crate) fn freed(&self, page: PageId) {
+        self.released.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.lock();
         state.hint = state.hint.min(page.get());
+    }
+
+    /// As [`Space::freed`], for a page whose node was joined with another one.
+    pub(crate) fn given_back(&self, page: PageId) {
+        self.joins.fetch_add(1, Ordering::Relaxed);
+        self.freed(page);
+    }
+
+    /// What is to be tidied.
+    pub(crate) fn thin_leaves(&self) -> &ThinLeaves {
+        &self.thin
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> SpaceStats {
+        SpaceStats {
+            joins: self.joins.load(Ordering::Relaxed),
+            pages_released: self.released.load(Ordering::Relaxed),
+            thin_leaves: self.thin.len(),
+        }
     }
 
     pub(crate) fn pool(&self) -> &Arc<BufferPool> {
@@ -344,7 +382,17 @@ impl Space {
     /// nobody can need its ghosts and slack (`Commit_LSN`, Mohan 1990). The page must be latched, or its
     /// version validated afterwards.
     pub(crate) fn settled(&self, page_lsn: Lsn) -> bool {
-        self.txns.upgrade().is_some_and(|txns| page_lsn < txns.commit_lsn())
+        page_lsn < self.commit_lsn()
+    }
+
+    /// Below it every change is committed and durable; `NONE` once the manager is gone.
+    pub(crate) fn commit_lsn(&self) -> Lsn {
+        self.txns.upgrade().map_or(Lsn::NONE, |txns| txns.commit_lsn())
+    }
+
+    /// Where the next record goes; greater than every pageLSN.
+    pub(crate) fn log_tail(&self) -> Lsn {
+        self.txns.upgrade().map_or(Lsn::NONE, |txns| txns.wal().tail())
     }
 }
 

@@ -10,7 +10,7 @@ use argali_access::{BTree, Entry};
 use argali_base::Error;
 use argali_pager::TornPages;
 use argali_txn::{Durability, Isolation, Savepoint, Txn};
-use common::{Setup, World, get, scan, scan_all, scan_back};
+use common::{Setup, World, get, scan, scan_all, scan_back, tidy};
 use proptest::prelude::*;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -29,6 +29,7 @@ enum Step {
     RollBack,
     Commit,
     Abort,
+    Tidy,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +79,7 @@ fn steps() -> impl Strategy<Value = Step> {
         20 => (keys(), values()).prop_map(|(k, v)| Step::Put(k, v)),
         6 => (keys(), values()).prop_map(|(k, v)| Step::InsertNew(k, v)),
         8 => keys().prop_map(Step::Delete),
-        1 => (keys(), 0_usize..40).prop_map(|(k, n)| Step::DeleteRange(k, n)),
+        2 => (keys(), 0_usize..100).prop_map(|(k, n)| Step::DeleteRange(k, n)),
         3 => keys().prop_map(Step::Get),
         2 => (bounds(), bounds()).prop_map(|(a, b)| Step::Scan(a, b)),
         2 => (keys(), moves()).prop_map(|(key, moves)| Step::Walk(key, moves)),
@@ -86,6 +87,7 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => Just(Step::RollBack),
         2 => Just(Step::Commit),
         1 => Just(Step::Abort),
+        3 => Just(Step::Tidy),
     ]
 }
 
@@ -166,6 +168,7 @@ impl Run {
             }
             Step::Commit => self.end(true),
             Step::Abort => self.end(false),
+            Step::Tidy => tidy(&self.world),
         }
     }
 

@@ -11,7 +11,7 @@ use std::thread;
 use argali_access::BTree;
 use argali_base::Result;
 use argali_txn::{Durability, Isolation, Txn};
-use common::{Setup, World, get, key, scan, scan_all, scan_back};
+use common::{Setup, World, get, key, scan, scan_all, scan_back, tidy};
 
 const THREADS: u64 = 4;
 
@@ -43,6 +43,7 @@ fn run<T>(world: &World, isolation: Isolation, mut body: impl FnMut(&mut Txn) ->
 fn interleaved(frames: usize, seed: u64) {
     let world = World::with(&Setup { frames, ..Setup::default() });
     let tree = world.tree();
+    let done = AtomicBool::new(false);
     let models: Vec<BTreeMap<Vec<u8>, Vec<u8>>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)
             .map(|n| {
@@ -50,8 +51,12 @@ fn interleaved(frames: usize, seed: u64) {
                 scope.spawn(move || worker(world, tree, n, seed))
             })
             .collect();
-        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+        scope.spawn(|| tidy_until(&world, &done));
+        let models = workers.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>();
+        done.store(true, Ordering::Release);
+        models.into_iter().map(Result::unwrap).collect()
     });
+    assert!(world.space.stats().joins > 0, "{:?}", world.space.stats());
     let expected: Vec<_> =
         models.into_iter().flatten().collect::<BTreeMap<_, _>>().into_iter().collect();
     let stats = world.verify(&[&tree]);
@@ -60,21 +65,33 @@ fn interleaved(frames: usize, seed: u64) {
     assert_eq!(scan_all(&tree, &mut world.begin()), expected);
 }
 
+/// What the engine does in the background, without a pause.
+fn tidy_until(world: &World, done: &AtomicBool) {
+    while !done.load(Ordering::Acquire) {
+        tidy(world);
+        thread::yield_now();
+    }
+}
+
 fn worker(world: &World, tree: &BTree, n: u64, seed: u64) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut random = fastrand::Rng::with_seed(seed * 100 + n);
     let mut model = BTreeMap::new();
-    for _ in 0..120 {
+    for round in 0..120 {
         let before = model.clone();
+        // Trees grow for a while, then shrink.
+        let deletes = if round / 20 % 2 == 0 { 2 } else { 6 };
         let mut txn = world.begin_at(Isolation::ReadCommitted);
         for _ in 0..random.usize(1..20) {
             let key = long_key(random.u64(0..400) * THREADS + n);
             match random.u8(0..10) {
-                0..6 => {
+                chance if chance < deletes => {
+                    assert_eq!(tree.delete(&mut txn, &key).unwrap(), model.remove(&key));
+                }
+                2..8 => {
                     let value = vec![random.u8(..); random.usize(0..500)];
                     let old = tree.put(&mut txn, &key, &value).unwrap();
                     assert_eq!(old, model.insert(key, value));
                 }
-                6..8 => assert_eq!(tree.delete(&mut txn, &key).unwrap(), model.remove(&key)),
                 8 => assert_eq!(get(tree, &mut txn, &key), model.get(&key).cloned()),
                 _ => own_keys_are_all_there(tree, &mut txn, n, &model, &key),
             }
@@ -164,6 +181,7 @@ fn no_phantoms_under_transfers() {
                 sums.fetch_add(1, Ordering::Relaxed);
             }
         });
+        scope.spawn(|| tidy_until(&world, &done));
         for mover in movers {
             mover.join().unwrap();
         }

@@ -53,7 +53,7 @@ pub(crate) mod at {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PageKind {
-    /// Free, or formatted for nothing yet.
+    /// Given back, or formatted for nothing yet.
     Free = 0,
     /// Allocation map.
     Map = 1,

@@ -65,6 +65,7 @@ impl BTree {
         let header = ghost_flag(&cell);
         let ops = [make_ghost(slot, &header)];
         work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
+        self.crumbled(page, slot, work.key);
         work.buffer.truncate(cell.value_len);
         Ok(Done::Replaced)
     }

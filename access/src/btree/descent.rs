@@ -113,7 +113,12 @@ impl BTree {
     }
 
     /// Looks at `child`, of which `parent` said it belongs there, and asks the parent again.
-    fn step_down(&self, parent: &Node<'_>, child: PageId, patient: bool) -> Attempt<Node<'_>> {
+    pub(super) fn step_down(
+        &self,
+        parent: &Node<'_>,
+        child: PageId,
+        patient: bool,
+    ) -> Attempt<Node<'_>> {
         let opened = self.open_node(child, patient);
         // A page that cannot be read is news only if the pointer to it was true.
         parent.validate()?;

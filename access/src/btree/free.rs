@@ -32,6 +32,7 @@ impl BTree {
     /// Frees pages of a tree nobody can reach, at most `pages` per call, deepest last child first; each
     /// step one record, never undone. Returns true when only the root is left.
     pub fn free_some(&self, txn: &mut Txn, pages: usize) -> Result<bool> {
+        self.space().thin_leaves().forget(self.root());
         for _ in 0..pages {
             if retry(|patient| self.free_one(txn, patient))? {
                 return Ok(true);

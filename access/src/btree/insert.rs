@@ -26,10 +26,12 @@ impl BTree {
         value: &[u8],
     ) -> Attempt<Done> {
         let sibling = match spot.link {
-            Some(id) if work.gaps && !spot.next_is_here() => Some(self.open_node(id, false)?),
+            Some(id) if work.gaps && !spot.next_is_here() => Some(self.open_node(id, false)),
             _ => None,
         };
         let mut page = target.latch()?;
+        // That a sibling cannot be read is news only if the link to it was true.
+        let sibling = sibling.transpose()?;
         if work.gaps {
             let next = self.next_name(&page, spot, sibling, work.buffer)?;
             if let Err(wanted) = self.enter_gap(work.txn, work.key, next) {

@@ -1,13 +1,13 @@
-//! Ghosts and slack are cleared away when a leaf is full and before it is split.
+//! Ghosts and slack are cleared away when a leaf is full, before it is split, and when it is thin.
 //!
 //! Two questions per leaf and ghost, both asked under the leaf's exclusive latch:
 //!
 //! 1. *May an active transaction want the room back?* Not if the pageLSN is below `Commit_LSN`: then
 //!    every change on the page is committed for good.
 //! 2. *Does somebody rely on the ghost as a border between gaps?* A reader leaves no LSN behind, but it
-//!    leaves locks: a ghost goes only if an exclusive lock on key and gap could be granted and this
-//!    transaction holds none there itself. (Otherwise a scanner's gap would lose its name, and a phantom
-//!    could enter.)
+//!    leaves locks: a ghost goes only if nobody, this transaction included, has anything locked there.
+//!    (Otherwise a scanner's gap would lose its name, and a phantom could enter.) It is a question and takes
+//!    no lock, so the engine's own transactions ask it, too.
 //!
 //! The last cell of a leaf stays, ghost or not: only the leaf of an empty tree is empty, so the next key
 //! of any key is at most one leaf away. The record is never undone.
@@ -17,19 +17,16 @@ use argali_buffer_pool::PageWrite;
 use argali_pager::{PageOp, PageRef};
 use argali_txn::{Edit, Txn, Undo};
 
-use super::BTree;
 use super::descent::{Attempt, retry};
 use super::locks::REMOVE;
 use super::node::{self, LeafCell, SLOT_BYTES};
+use super::{BTree, fill};
 use crate::fault::corrupt;
 
 impl BTree {
     /// Clears the leaf of `key`; whether it then has `need` free bytes. Nothing may be latched.
     pub(super) fn purge(&self, txn: &mut Txn, key: &[u8], need: usize) -> Result<bool> {
-        // Who takes no locks cannot ask the second question.
-        if !txn.takes_locks() || txn.compensating() {
-            return Ok(false);
-        }
+        assert!(!txn.compensating(), "{} makes room while it rolls back", txn.id());
         retry(|patient| self.purge_once(txn, key, need, patient))
     }
 
@@ -43,9 +40,8 @@ impl BTree {
         }
         let copy = self.copy_of(&page);
         let (ops, gained) = self.clearance(txn, &page, copy.page())?;
-        let (free, size) = (page.page().free_bytes(), copy.bytes().len());
-        // Little gain for the log it takes, and the next insert would be back: split instead.
-        if gained < size / 16 {
+        let free = page.page().free_bytes();
+        if !fill::is_worth_purging(gained, self.room()) {
             return Ok(free >= need);
         }
         txn.update(&mut [Edit { page: &mut page, ops: &ops }], Undo::Never);
@@ -55,7 +51,7 @@ impl BTree {
     /// What to remove and cut back, last slot first, and the bytes that gains.
     fn clearance<'a>(
         &self,
-        txn: &mut Txn,
+        txn: &Txn,
         page: &PageWrite<'_>,
         copy: PageRef<'a>,
     ) -> Attempt<(Vec<PageOp<'a>>, usize)> {
@@ -63,7 +59,7 @@ impl BTree {
         let mut left = copy.slot_count();
         for slot in (0..copy.slot_count()).rev() {
             let cell = self.inspect(page, |view| LeafCell::read(view, slot))?;
-            if cell.ghost && left > 1 && self.nobody_minds(txn, cell.key(copy)) {
+            if cell.ghost && left > 1 && txn.is_unlocked(self.key_name(cell.key(copy)), REMOVE) {
                 ops.push(PageOp::Remove { slot: slot as u16 });
                 gained += cell.len + SLOT_BYTES;
                 left -= 1;
@@ -77,10 +73,5 @@ impl BTree {
             }
         }
         Ok((ops, gained))
-    }
-
-    fn nobody_minds(&self, txn: &mut Txn, key: &[u8]) -> bool {
-        let name = self.key_name(key);
-        txn.holds(name).is_none() && txn.try_lock_instant(name, REMOVE)
     }
 }

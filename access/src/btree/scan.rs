@@ -51,8 +51,8 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// Where a key was. If the key is still there, it is the place: a key stands in one leaf only, and a
-/// leaf stays in its tree.
+/// Where a key was. If the key is still there, it is the place: a key stands in one leaf only, and a page
+/// that left the tree is no leaf of it any more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trace {
     leaf: PageId,
@@ -128,6 +128,9 @@ impl BTree {
                 Seen::Cell(cell) => cell,
             };
             self.take_key(&walk, cell, floor, &mut entry.key)?;
+            if walk.slot == 0 {
+                self.notice(&walk.leaf, &entry.key)?;
+            }
             floor = Some(Ordering::Greater);
             let inside = within(&entry.key, order.to);
             walk = self.lock_step(order, (cell, inside), &entry.key, walk)?;

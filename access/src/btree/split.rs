@@ -24,10 +24,9 @@ use argali_buffer_pool::PageWrite;
 use argali_pager::{PageBuf, PageKind, PageOp, PageRef};
 use argali_txn::{Edit, Txn, Undo};
 
-use super::BTree;
 use super::descent::{Attempt, Stop, retry};
 use super::node::{self, InnerCell, LEVEL_MAX, LeafCell, SLOT_BYTES};
-use super::search;
+use super::{BTree, fill, search};
 use crate::fault::corrupt;
 
 /// Pages a structure change touches: the limit of the access rules.
@@ -52,7 +51,7 @@ impl BTree {
     /// be latched.
     pub(super) fn make_room(&self, txn: &mut Txn, key: &[u8], need: usize) -> Result<()> {
         if self.purge(txn, key, need)? {
-            return Ok(());
+            return self.note_leaf(key, |leaf, room| fill::is_thin(leaf, 0, room));
         }
         let (mut level, mut need) = (0, need);
         loop {
@@ -87,7 +86,7 @@ impl BTree {
         let mut right = self.pool().create(id)?;
         let mut parent = self.latch_parent(key, level + 1, patient)?;
         let (slot, child) = self.inspect(&parent, |view| search::in_inner(view, key))?;
-        let mut left = self.latch_child(child, level, patient)?;
+        let mut left = self.latch_child(child, level, &[parent.id(), id], patient)?;
         if left.page().free_bytes() >= need {
             return Ok(Split::Done);
         }
@@ -155,9 +154,14 @@ impl BTree {
     }
 
     /// Latches the inner node at `level` above `key`, its child being in memory already. A patient call
-    /// may come too late to the right node; the node it gets is split as well as any other, and the
-    /// caller sees that its leaf still lacks room.
-    fn latch_parent(&self, key: &[u8], level: u8, patient: bool) -> Attempt<PageWrite<'_>> {
+    /// may come too late to the right node; the node it gets is split, or its children joined, as well as
+    /// any other, and the caller sees that nothing changed for its leaf.
+    pub(super) fn latch_parent(
+        &self,
+        key: &[u8],
+        level: u8,
+        patient: bool,
+    ) -> Attempt<PageWrite<'_>> {
         let (node, here) = self.descend(key, level, patient)?;
         if here != level {
             return Err(Stop::Again);
@@ -170,12 +174,26 @@ impl BTree {
         let id = node.glimpse.id();
         drop(node);
         let page = self.pool().write(id)?;
-        let now = self.inspect(&page, |view| node::level(view, self.root()))?;
-        if now == level { Ok(page) } else { Err(Stop::Again) }
+        // It may have been joined with another one, and its page be free or in another tree.
+        if node::level(&page.page(), self.root()) == Ok(level) {
+            Ok(page)
+        } else {
+            Err(Stop::Again)
+        }
     }
 
-    /// Latches a child under its parent's latch; waits for it only when patient.
-    fn latch_child(&self, id: PageId, level: u8, patient: bool) -> Attempt<PageWrite<'_>> {
+    /// Latches a child under its parent's latch; waits for it only when patient. `held` are the pages
+    /// latched already: on a damaged page, a pointer may lead back to one of them.
+    pub(super) fn latch_child(
+        &self,
+        id: PageId,
+        level: u8,
+        held: &[PageId],
+        patient: bool,
+    ) -> Attempt<PageWrite<'_>> {
+        if held.contains(&id) {
+            return Err(corrupt(self.pool(), id, "is pointed at twice").into());
+        }
         let page =
             if patient { Some(self.pool().write(id)?) } else { self.pool().try_write(id)? };
         let Some(page) = page else { return Err(Stop::Again) };
@@ -208,7 +226,7 @@ impl BTree {
     }
 
     /// Operations that make a new page of the cells in `slots` of `page`.
-    fn moved<'a>(
+    pub(super) fn moved<'a>(
         &self,
         page: PageRef<'a>,
         slots: std::ops::Range<usize>,

@@ -1,6 +1,6 @@
 //! Taking tree changes back, by meaning.
 //!
-//! The row may have moved to another page since, in any number of splits, so the body names the tree
+//! The row may have moved to another page since, in any number of splits and joins, so the body names the tree
 //! and the key, not the page. Undo is a search and one change of one leaf: the compensation.
 //!
 //! ```text
@@ -138,27 +138,31 @@ impl BTree {
         if body.kind != Kind::Insert && !cell.holds(body.old.len()) {
             return Err(gone(self.pool(), &target, body, "a cell too short for the old value"));
         }
-        compensate(txn, target, (spot.slot, cell), body)
+        self.compensate(txn, target, (spot.slot, cell), body)
     }
-}
 
-fn compensate(
-    txn: &mut Txn,
-    target: Target<'_>,
-    (slot, cell): (usize, LeafCell),
-    body: &Body<'_>,
-) -> Attempt<()> {
-    let mut page = target.latch()?;
-    // In compensating mode the undoable update is the compensation; its body is not logged.
-    let undo = Undo::Logical { owner: TREE_OWNER, body: &[] };
-    let flag = ghost_flag(&cell);
-    let header = node::leaf_header(false, cell.key_len, body.old.len());
-    let ops: &[PageOp<'_>] = match body.kind {
-        Kind::Insert => &[make_ghost(slot, &flag)],
-        Kind::Update | Kind::Delete => &overwrite(slot, &cell, &header, body.old),
-    };
-    txn.update(&mut [Edit { page: &mut page, ops }], undo);
-    Ok(())
+    fn compensate(
+        &self,
+        txn: &mut Txn,
+        target: Target<'_>,
+        (slot, cell): (usize, LeafCell),
+        body: &Body<'_>,
+    ) -> Attempt<()> {
+        let mut page = target.latch()?;
+        // In compensating mode the undoable update is the compensation; its body is not logged.
+        let undo = Undo::Logical { owner: TREE_OWNER, body: &[] };
+        let flag = ghost_flag(&cell);
+        let header = node::leaf_header(false, cell.key_len, body.old.len());
+        let ops: &[PageOp<'_>] = match body.kind {
+            Kind::Insert => &[make_ghost(slot, &flag)],
+            Kind::Update | Kind::Delete => &overwrite(slot, &cell, &header, body.old),
+        };
+        txn.update(&mut [Edit { page: &mut page, ops }], undo);
+        if body.kind == Kind::Insert {
+            self.crumbled(page, slot, body.key);
+        }
+        Ok(())
+    }
 }
 
 /// What undo relies on is not there: damage, since rows are never moved out of their tree.

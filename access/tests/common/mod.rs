@@ -191,6 +191,15 @@ pub(crate) fn get(tree: &BTree, txn: &mut Txn, key: &[u8]) -> Option<Vec<u8>> {
     tree.get(txn, key, &mut out).unwrap().then_some(out)
 }
 
+/// Tidies until there is nothing more to do, as the engine does in the background.
+pub(crate) fn tidy(world: &World) {
+    while BTree::can_tidy(&world.space) {
+        let mut txn = world.txns.begin_system().unwrap();
+        BTree::tidy_some(&world.space, &mut txn, 16).unwrap();
+        txn.commit(Durability::Relaxed).unwrap();
+    }
+}
+
 pub(crate) fn key(n: u64) -> Vec<u8> {
     format!("key{n:08}").into_bytes()
 }
