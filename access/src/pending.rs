@@ -104,7 +104,7 @@ pub struct Pending {
     tree: BTree,
     /// Structures whose rows are settled, oldest first.
     settled: Mutex<VecDeque<Structure>>,
-    /// Held while pages are freed.
+    /// Held while pages are freed, and by whoever must not meet that.
     freeing: Mutex<()>,
 }
 

@@ -4,7 +4,8 @@
 //!  thread           step                                    rests
 //!  argali-log       Wal::step: flush for waiters, relaxed   until woken, at most 100 ms
 //!  argali-cleaner   BufferPool::step: a batch of old pages  10 ms when there was nothing to do
-//!  argali-house     Checkpointer::step, Pending::step          50 ms
+//!  argali-house     Checkpointer::step, Pending::step,      50 ms
+//!                   BTree::tidy_some: thin nodes
 //! ```
 //!
 //! All of it is step functions without a loop of their own. With threads off the same steps run at the
@@ -16,8 +17,10 @@
 
 use std::time::Duration;
 
+use argali_access::BTree;
 use argali_base::sync::{Arc, Condvar, Mutex, thread};
 use argali_base::{Error, Lsn, Result};
+use argali_txn::Durability;
 
 use crate::db::{Counters, Engine};
 
@@ -27,6 +30,9 @@ const LOG_IDLE: Duration = Duration::from_millis(100);
 const CLEANER_REST: Duration = Duration::from_millis(10);
 /// Pause between two looks at the checkpoint policy: at 1 GB/s of log, 50 MB.
 const HOUSE_REST: Duration = Duration::from_millis(50);
+/// Leaves tidied per system transaction: bounds how long a check must wait for one turn, and how long the
+/// turn's own records keep ghosts from being settled.
+const TIDY_BATCH: usize = 16;
 /// What the inline clock moves by at each begin.
 const INLINE_TICK: Duration = Duration::from_millis(1);
 
@@ -136,6 +142,12 @@ impl Engine {
     fn house_step(&self) -> Duration {
         self.note("checkpoint", self.checkpoint_step());
         while self.note("freeing pages", self.pending.step(&self.txns)) == Some(true) {}
+        // Once round: a leaf that could not be tidied is noted again, and every commit may make it due.
+        for _ in 0..=self.space.stats().thin_leaves / TIDY_BATCH {
+            if self.note("tidying trees", self.tidy_step()) != Some(true) {
+                break;
+            }
+        }
         HOUSE_REST
     }
 
@@ -144,6 +156,19 @@ impl Engine {
             Counters::add(&self.counters.checkpoints);
         }
         Ok(())
+    }
+
+    /// One turn of joining thin nodes, while no tree is being freed or checked. Returns whether there is
+    /// more to do.
+    fn tidy_step(&self) -> Result<bool> {
+        if !BTree::can_tidy(&self.space) {
+            return Ok(false);
+        }
+        let _alone = self.pending.pause();
+        let mut system = self.txns.begin_system()?;
+        BTree::tidy_some(&self.space, &mut system, TIDY_BATCH)?;
+        system.commit(Durability::Relaxed)?;
+        Ok(BTree::can_tidy(&self.space))
     }
 
     /// Pages older than half the log limit are written even without a checkpoint that asks for it, so
@@ -163,6 +188,7 @@ impl Engine {
         self.note("page cleaner", self.pool.step(self.clean_target()));
         self.note("checkpoint", self.checkpoint_step());
         self.note("freeing pages", self.pending.step(&self.txns));
+        self.note("tidying trees", self.tidy_step());
     }
 
     /// Keeps the error of a step for `stats`.

@@ -63,7 +63,7 @@ mod tree;
 mod verify;
 mod write;
 
-pub use argali_access::Finding;
+pub use argali_access::{Finding, SpaceStats};
 pub use argali_base::{Error, Lsn, PageId, Result, TxnId, disk};
 pub use argali_buffer_pool::PoolStats;
 pub use argali_pager::{PagerStats, TornPages};

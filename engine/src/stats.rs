@@ -35,6 +35,8 @@ pub struct Stats {
     pub frees_waiting: u64,
     /// Pages in use, the allocation maps' included.
     pub pages_in_use: u64,
+    /// Page space: tree nodes joined, pages given back, thin leaves noted.
+    pub space: argali_access::SpaceStats,
     /// Transactions whose rollback failed, and why: they keep their locks and hold the log until the
     /// database is opened again.
     pub stranded: Vec<(TxnId, String)>,
@@ -66,6 +68,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         trees,
         frees_waiting: engine.pending.waiting() as u64,
         pages_in_use: engine.space.pages_in_use()?,
+        space: engine.space.stats(),
         stranded: engine.txns.stranded(),
         poisoned: match engine.health.check() {
             Err(Error::Poisoned { cause }) => Some(cause),

@@ -38,6 +38,11 @@ fn splits() {
 }
 
 #[test]
+fn nodes_joined() {
+    campaign("joins", 2, workload::joins);
+}
+
+#[test]
 fn aborts_with_steal() {
     campaign("steal", 1, workload::steal);
 }

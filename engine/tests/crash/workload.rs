@@ -2,8 +2,9 @@
 //!
 //! Each workload is hard in its own way: `mix` changes the same rows again and again, `bank` has an
 //! invariant across rows, `splits` changes the shape of the tree, `steal` rolls back transactions larger
-//! than the cache, `checkpoints` takes every kind of them in the middle of transactions, `ddl` creates and
-//! drops trees, `ranges` deletes many rows at a time.
+//! than the cache, `joins` fills a tree and empties it again and again, `checkpoints` takes every kind of
+//! them in the middle of transactions, `ddl` creates and drops trees, `ranges` deletes many rows at a
+//! time.
 
 use argali::{Flush, Result};
 
@@ -107,6 +108,50 @@ pub fn splits(client: &mut Client) -> Result<()> {
         }
         Ok(End::Commit)
     })
+}
+
+/// A tree of three levels that fills up and is emptied from the left, from the right, in the middle and in
+/// between, some of it in vain: nodes are joined all the time, up to the root, which is lowered.
+pub fn joins(client: &mut Client) -> Result<()> {
+    for round in 0..12_u64 {
+        client.transaction(|work| {
+            let tree = work.tree("joins")?;
+            for n in 0..24 {
+                let len = work.rng.usize(40..260);
+                let value = work.fresh(len);
+                work.put(&tree, &long_key((n * 5 + round) % 64), value)?;
+            }
+            Ok(if round % 6 == 5 { End::Abort } else { End::Commit })
+        })?;
+        client.transaction(|work| {
+            let tree = work.tree("joins")?;
+            let keys: Vec<_> = work.state["joins"].keys().cloned().collect();
+            for (n, key) in keys.iter().enumerate() {
+                let doomed = match round % 4 {
+                    0 => n < keys.len() * 3 / 4,
+                    1 => n > keys.len() / 4,
+                    2 => n > 1 && n + 2 < keys.len(),
+                    _ => work.rng.u8(0..6) != 0,
+                };
+                if doomed {
+                    work.delete(&tree, key)?;
+                }
+            }
+            Ok(if round % 5 == 3 { End::Abort } else { End::Commit })
+        })?;
+        // A transaction without changes: the steps before it find what was deleted settled.
+        client.transaction(|_| Ok(End::Abort))?;
+    }
+    let space = client.db.stats()?.space;
+    assert!(space.joins > 30, "{space:?}");
+    Ok(())
+}
+
+/// Few of them fit into an inner node.
+fn long_key(n: u64) -> Vec<u8> {
+    let mut key = vec![b'k'; 400];
+    key.extend_from_slice(&self::key(n));
+    key
 }
 
 /// Transactions larger than the cache, half of them rolled back: losers' pages reach the disk.
