@@ -139,6 +139,19 @@ impl Space {
         Ok(used)
     }
 
+    /// Gives the first map page a new LSN, one that no older copy of the data file can show.
+    pub fn stamp(&self, txn: &mut Txn) -> Result<()> {
+        txn.admit(MAP_OPS_BYTES, 1)?;
+        let mut map = self.pool.write(FIRST_MAP)?;
+        txn.update(&mut [Edit { page: &mut map, ops: &[set_bit(0)] }], Undo::Never);
+        Ok(())
+    }
+
+    /// LSN of the first map page.
+    pub fn stamped(&self) -> Result<Lsn> {
+        Ok(self.read_map(FIRST_MAP)?.page().lsn())
+    }
+
     /// Holds every claim of `survey` against its bit in the maps: a page is marked used if and only if
     /// somebody owns it. Claims the map pages itself, and calls `visit` with every page that is used by
     /// either account, in ascending order. Everybody else's claims come first; writers must be kept out.

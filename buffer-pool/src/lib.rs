@@ -306,11 +306,19 @@ impl BufferPool {
 
     fn load(&self, id: PageId, into: &mut PageBuf, missing: Missing) -> Result<Found> {
         stats::count(&self.counters.misses);
+        let offset = id.get() * self.pager.options().page_size.bytes() as u64;
         match self.pager.read(id, into) {
             Ok(Found::Never) if missing == Missing::IsCorrupt => {
-                let offset = id.get() * self.pager.options().page_size.bytes() as u64;
                 let what = format!("something points to {id}, which was never written");
                 Err(Error::corrupt("data", offset, None, what))
+            }
+            // Redo asks this itself: to it, such a page is evidence that the log was cut short.
+            Ok(Found::Page)
+                if missing == Missing::IsCorrupt && into.page().lsn() >= self.wal.tail() =>
+            {
+                let (lsn, tail) = (into.page().lsn(), self.wal.tail());
+                let what = format!("{id} is at {lsn}, but the log ends at {tail}");
+                Err(Error::corrupt("data", offset, Some(lsn), what))
             }
             Err(e) if e.is_corruption() && missing == Missing::MayBeTorn => Ok(Found::Never),
             found => found,

@@ -105,6 +105,7 @@ pub(crate) fn create(options: Options, disk: &Arc<dyn Disk>) -> Result<Engine> {
         checkpoint_end: Lsn::NONE,
         log_first: Lsn::FIRST,
         clean_end: None,
+        data_stamp: Lsn::NONE,
         next_txn: 1,
         pages: 0,
     };

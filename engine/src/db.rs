@@ -19,7 +19,7 @@ use argali_base::disk::DiskLock;
 use argali_base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Clock, Mutex, Ordering, thread};
 use argali_base::{Error, Lsn, Result};
 use argali_recovery::{CheckpointPolicy, CheckpointReport, Checkpointer, Flush, Report};
-use argali_txn::{Isolation, TxnOptions};
+use argali_txn::{Durability, Isolation, TxnOptions};
 
 use crate::background::Background;
 use crate::catalog::{Catalog, PENDING_ROOT};
@@ -130,7 +130,20 @@ impl Engine {
             return Ok(());
         }
         self.health.check()?;
-        self.checkpointer.shut_down()
+        self.checkpointer.shut_down(self.stamp()?)
+    }
+
+    /// Makes the data file one that only this shutdown can have left. A full log is no reason not to close:
+    /// then the file keeps its last stamp.
+    fn stamp(&self) -> Result<Lsn> {
+        let stamped = self.txns.begin_system().and_then(|mut system| {
+            self.space.stamp(&mut system)?;
+            system.commit(Durability::Relaxed)
+        });
+        match stamped {
+            Ok(_) | Err(Error::LogFull { .. }) => self.space.stamped(),
+            Err(error) => Err(error),
+        }
     }
 }
 

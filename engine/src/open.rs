@@ -210,8 +210,30 @@ impl Stack {
         self.control.get().clean_end == Some(self.wal.durable().end())
     }
 
+    /// After a clean shutdown nothing is compared with the log, so a data file of another time of this
+    /// database would go unnoticed but for its stamp, and one that was cut short until something is missed.
+    fn check_data_file(&self) -> Result<()> {
+        let Control { data_stamp, pages, .. } = self.control.get();
+        let found = self.space.stamped()?;
+        if found != data_stamp {
+            let what = format!(
+                "page 0 is at {found}, but the shutdown left it at {data_stamp}: a file of another time"
+            );
+            return Err(Error::corrupt(DATA, 0, Some(found), what));
+        }
+        if self.pager.pages() < pages {
+            let end = self.pager.pages() * self.pager.options().page_size.bytes() as u64;
+            let what = format!("the file ends here, but the shutdown left {pages} pages");
+            return Err(Error::corrupt(DATA, end, None, what));
+        }
+        Ok(())
+    }
+
     fn restart<O: RecoveryObserver>(self, observer: &mut O) -> Result<Engine> {
         let clean = self.is_clean();
+        if clean {
+            self.check_data_file()?;
+        }
         if self.control.get().clean_end.is_some() {
             self.control.update(|control| control.clean_end = None)?;
         }
@@ -230,6 +252,7 @@ impl Stack {
 
     fn read_only(self) -> Result<Engine> {
         if self.is_clean() {
+            self.check_data_file()?;
             Ok(Engine::new(self, Report::default(), true))
         } else {
             Err(Error::NeedsRecovery)

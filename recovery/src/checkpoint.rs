@@ -152,10 +152,10 @@ impl Checkpointer {
     }
 
     /// Writes everything, takes a checkpoint and marks the database clean: the next open has nothing to
-    /// do. Call it after every transaction has ended. If one has not, or a page could not be written,
-    /// there is no mark and the next open recovers. Nor is there one with transactions in doubt: the next
-    /// open has their locks to take again.
-    pub fn shut_down(&self) -> Result<()> {
+    /// do but to see that page 0 is at `data_stamp`. Call it after every transaction has ended. If one has
+    /// not, or a page could not be written, there is no mark and the next open recovers. Nor is there one with
+    /// transactions in doubt: the next open has their locks to take again.
+    pub fn shut_down(&self, data_stamp: Lsn) -> Result<()> {
         let report = self.checkpoint(Flush::Everything)?;
         let nothing_left = report.dirty_pages == 0 && report.active_txns == 0;
         if !nothing_left || self.parts.wal.tail() != report.end {
@@ -163,7 +163,10 @@ impl Checkpointer {
         }
         // Everything in place is synced, so no copy is needed; the next open need not look at any.
         self.parts.pool.pager().clear_doublewrite()?;
-        self.update_control(|control| control.clean_end = Some(report.end))
+        self.update_control(|control| {
+            control.clean_end = Some(report.end);
+            control.data_stamp = data_stamp;
+        })
     }
 
     /// A failed sync of the control file is a failed sync: nothing is promised any more.

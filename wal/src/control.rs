@@ -15,7 +15,7 @@
 //!  38  2  zero
 //!  40  8  bytes per log segment
 //!  48  8  branch of the timeline
-//!  56  8  zero
+//!  56  8  LSN of page 0 at that shutdown
 //! ```
 //!
 //! A database exists when its control file does: creation writes `control.tmp`, a restore
@@ -59,6 +59,8 @@ pub struct Control {
     pub log_first: Lsn,
     /// End LSN of a clean shutdown; holds only if no valid frame stands there.
     pub clean_end: Option<Lsn>,
+    /// LSN of page 0 at the last clean shutdown: which data file belongs to the mark.
+    pub data_stamp: Lsn,
     /// Every id below this may have been used.
     pub next_txn: u64,
     /// Pages whose existence in the data file is durable.
@@ -249,7 +251,7 @@ fn encode(control: &Control, sequence: u64) -> Vec<u8> {
     out.put_u16(0);
     out.put_u64(control.segment_bytes);
     out.put_u64(control.log.branch);
-    out.put_u64(0);
+    out.put_u64(control.data_stamp.get());
     out.put_u64(control.checkpoint.get());
     out.put_u64(control.checkpoint_end.get());
     out.put_u64(control.log_first.get());
@@ -304,7 +306,7 @@ fn fields(reader: &mut Reader<'_>) -> Option<(u64, Control)> {
     reader.take(2)?;
     let segment_bytes = reader.u64()?;
     let branch = reader.u64()?;
-    reader.take(8)?;
+    let data_stamp = Lsn::new(reader.u64()?);
     let checkpoint = Lsn::new(reader.u64()?);
     let checkpoint_end = Lsn::new(reader.u64()?);
     let log_first = Lsn::new(reader.u64()?);
@@ -324,6 +326,7 @@ fn fields(reader: &mut Reader<'_>) -> Option<(u64, Control)> {
         checkpoint_end,
         log_first,
         clean_end,
+        data_stamp,
         next_txn,
         pages,
     };
@@ -367,6 +370,7 @@ mod tests {
             checkpoint_end: Lsn::new(256),
             log_first: Lsn::new(64),
             clean_end: Some(Lsn::new(512)),
+            data_stamp: Lsn::new(448),
             next_txn: 7,
             pages: 9,
         }

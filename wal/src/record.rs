@@ -195,7 +195,7 @@ impl<'a> Body<'a> {
     }
 
     /// The durable end this record proves, if it carries one.
-    pub(crate) fn durable(&self) -> Option<Lsn> {
+    pub fn durable(&self) -> Option<Lsn> {
         match self {
             Self::Commit { durable }
             | Self::CheckpointBegin { durable }

@@ -116,6 +116,7 @@ fn control(out: &mut String) {
         checkpoint_end: Lsn::new(0x1100),
         log_first: Lsn::new(0x0800),
         clean_end: None,
+        data_stamp: Lsn::new(0x1c0),
         next_txn: 77,
         pages: 12,
     };

@@ -153,6 +153,7 @@ mod tests {
             checkpoint_end: Lsn::new(256),
             log_first: Lsn::FIRST,
             clean_end: None,
+            data_stamp: Lsn::NONE,
             next_txn: 7,
             pages: 9,
         };

@@ -121,6 +121,7 @@ impl Db {
                 checkpoint_end: Lsn::NONE,
                 log_first: Lsn::FIRST,
                 clean_end: None,
+                data_stamp: Lsn::NONE,
                 next_txn: 1,
                 pages: 0,
             },
@@ -132,7 +133,7 @@ impl Db {
         let parts = config.parts(control, wal, pool, 1);
         let db = Self::assemble(config, parts, Report::default());
         db.format()?;
-        db.checkpointer.shut_down()
+        db.checkpointer.shut_down(Lsn::NONE)
     }
 
     /// Opens and, if it was not closed cleanly, recovers.

@@ -32,6 +32,7 @@ pub fn control() -> Control {
         checkpoint_end: Lsn::NONE,
         log_first: Lsn::FIRST,
         clean_end: None,
+        data_stamp: Lsn::NONE,
         next_txn: 1,
         pages: 1,
     }
