@@ -92,6 +92,8 @@ pub(crate) enum Look {
     ForUpdate,
     /// Not at all. Only a register can be written blindly; a list is read for update.
     Blind,
+    /// It takes the row away first, and so learns what was there.
+    Delete,
 }
 
 /// A transaction that writes down what it does. Dropped, it was rolled back.
@@ -135,20 +137,31 @@ impl Recorded<'_> {
 
     /// Writes a new value.
     pub(crate) fn write(&mut self, key: Key, look: Look) -> anyhow::Result<()> {
+        let (tree, mut deleted) = (&self.stage.tree, None);
         let old = match (look, self.stage.shape) {
             (Look::Read, _) => self.read(key)?,
             (Look::ForUpdate, _) | (Look::Blind, Shape::ListAppend) => {
-                let found = self.writer().get_for_update(&self.stage.tree, name(key))?;
+                let found = self.writer().get_for_update(tree, name(key))?;
                 self.note_read(key, found.as_deref())?
             }
             (Look::Blind, Shape::Register) => Cell::new(),
+            (Look::Delete, _) => {
+                let found = self.writer().delete(tree, name(key))?;
+                deleted.insert(self.note_read(key, found.as_deref())?).clone()
+            }
         };
-        if old.len() < LIST_VALUES_MAX {
-            let cell = self.next_cell(old);
-            let replaced = self.writer().put(&self.stage.tree, name(key), encode(key, &cell))?;
-            let before = decode(key, replaced.as_deref())?.last().copied();
-            self.note(Op::Write { key, cell, before });
+        if old.len() >= LIST_VALUES_MAX && deleted.is_none() {
+            return Ok(());
         }
+        let cell = self.next_cell(old);
+        let replaced = self.writer().put(tree, name(key), encode(key, &cell))?;
+        let replaced = decode(key, replaced.as_deref())?;
+        let before = match deleted {
+            Some(deleted) if replaced.is_empty() => deleted.last().copied(),
+            // Should there be something after the deletion, the checker has to know.
+            Some(_) | None => replaced.last().copied(),
+        };
+        self.note(Op::Write { key, cell, before });
         Ok(())
     }
 

@@ -1,10 +1,11 @@
 //! Isolation shown: what each level forbids never happens, what it permits can, and a broken rule is seen.
 
+mod cells;
 mod clean;
-mod permitted;
 mod planted;
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use argali::{Db, Isolation, Mutations, Options};
 
@@ -12,7 +13,7 @@ use super::check::{Anomaly, Verdict, check};
 use super::life;
 use super::model::{History, Shape};
 use super::record::{Event, Record};
-use super::stage::{Recorded, Stage};
+use super::stage::Stage;
 use crate::args::history::{LevelArg, WorkArgs};
 
 const LEVELS: [LevelArg; 3] =
@@ -34,17 +35,10 @@ fn played(db: &Db, work: &WorkArgs) -> History {
     record.finish(work.workload, rows)
 }
 
-/// Lets `story` act on a stage at `level`; the verdict on what happened.
+/// Lets `story` act on a stage at `level`; the verdict on what happened. Nobody waits for long.
 fn told(level: Isolation, shape: Shape, story: impl FnOnce(&Stage<'_>)) -> Verdict {
-    told_with(&Mutations::default(), (level, shape), story)
-}
-
-fn told_with(
-    mutations: &Mutations,
-    (level, shape): (Isolation, Shape),
-    story: impl FnOnce(&Stage<'_>),
-) -> Verdict {
-    let db = options(mutations).in_memory().unwrap();
+    let hasty = life::options().lock_timeout(Duration::from_millis(10));
+    let db = hasty.in_memory().unwrap();
     let record = Mutex::new(Record::default());
     let tell = |event| record.lock().unwrap_or_else(PoisonError::into_inner).hear(event);
     let stage = Stage::open(&db, "rows", (shape, 1), &tell).unwrap();
@@ -57,9 +51,4 @@ fn told_with(
 
 fn found(verdict: &Verdict) -> Vec<Anomaly> {
     verdict.findings.iter().map(|finding| finding.anomaly).collect()
-}
-
-/// Client `client` begins a transaction that may write.
-fn begin<'s>(stage: &'s Stage<'_>, client: u32, level: Isolation) -> Recorded<'s> {
-    stage.begin(client, level).unwrap()
 }

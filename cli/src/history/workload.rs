@@ -102,7 +102,8 @@ impl Client<'_> {
             0..9 => self.look(txn),
             9..12 => txn.write(key, Look::Read),
             12..16 => txn.write(key, Look::ForUpdate),
-            16..19 => txn.write(key, Look::Blind),
+            16..18 => txn.write(key, Look::Blind),
+            18 => txn.write(key, Look::Delete),
             _ => txn.write_in_vain(key),
         }
     }

@@ -6,7 +6,7 @@ use argali::Mutations;
 use argali::disk::{Disk, Loss, SimDisk};
 
 use super::super::check::Anomaly::{self, *};
-use super::super::check::check;
+use super::super::check::{Verdict, check};
 use super::super::life;
 use super::super::model::{History, Shape};
 use super::super::record::{Event, Record};
@@ -35,12 +35,7 @@ fn shows(mutations: &Mutations, level: LevelArg, anomaly: Anomaly, never: &[Anom
         for wrong in never {
             assert!(!found(&verdict).contains(wrong), "seed {seed}: {wrong} in {verdict:#?}");
         }
-        let finding = verdict.findings.iter().find(|finding| finding.anomaly == anomaly);
-        if let Some(finding) = finding {
-            println!("seed {seed}: {anomaly}, {} times", finding.count);
-            println!("  {}", finding.examples[0].join("\n  "));
-        }
-        finding.is_some()
+        is_seen(&verdict, anomaly, seed)
     });
     assert!(seen, "no {anomaly} in {SEEDS} histories");
 }
@@ -88,17 +83,32 @@ fn a_write_lock_released_at_once_interleaves_writes() {
 #[test]
 fn a_horizon_ignored_shows_reads_of_what_a_crash_took_back() {
     let rule = broken(|rule| rule.txn.release_locks_early_without_horizon = true);
-    let seen = (0..60).any(|seed| {
+    shows_after_a_crash(&rule, AbortedRead);
+}
+
+#[test]
+fn a_commit_that_was_not_forced_is_missing_after_a_crash() {
+    let rule = broken(|rule| rule.txn.no_force_at_commit = true);
+    shows_after_a_crash(&rule, LostWrite);
+}
+
+#[track_caller]
+fn shows_after_a_crash(mutations: &Mutations, anomaly: Anomaly) {
+    let seen = (0..3 * SEEDS).any(|seed| {
         let shape = if seed % 2 == 0 { Shape::Register } else { Shape::ListAppend };
-        let history = lives(&rule, &work(Serializable, shape, seed));
-        let verdict = check(&history, Serializable.into());
-        let finding = verdict.findings.iter().find(|finding| finding.anomaly == AbortedRead);
-        if let Some(finding) = finding {
-            println!("seed {seed}: {}", finding.examples[0].join("\n  "));
-        }
-        finding.is_some()
+        let history = lives(mutations, &work(Serializable, shape, seed));
+        is_seen(&check(&history, Serializable.into()), anomaly, seed)
     });
-    assert!(seen, "nobody told what was lost");
+    assert!(seen, "no {anomaly} in {} histories", 3 * SEEDS);
+}
+
+fn is_seen(verdict: &Verdict, anomaly: Anomaly, seed: u64) -> bool {
+    let finding = verdict.findings.iter().find(|finding| finding.anomaly == anomaly);
+    if let Some(finding) = finding {
+        println!("seed {seed}: {anomaly}, {} times", finding.count);
+        println!("  {}", finding.examples[0].join("\n  "));
+    }
+    finding.is_some()
 }
 
 /// A history across power cuts on a simulated disk.
