@@ -50,16 +50,19 @@ mod verify;
 mod write;
 
 use argali_base::sync::Arc;
-use argali_base::{PageId, Result};
+use argali_base::{Error, PageId, Result};
 use argali_buffer_pool::BufferPool;
 use argali_pager::{HEADER_BYTES, PageKind, PageOp};
 use argali_txn::{Edit, Txn, Undo};
 
 use crate::Space;
+use crate::overflow::REFERENCE_BYTES;
 
+pub(crate) use node::Stored;
 pub use scan::Entry;
 pub(crate) use undo::TreeUndo;
 pub use verify::TreeStats;
+pub(crate) use write::{Change, Done, LargeOld};
 
 /// What a write found in its place.
 pub type Old = Option<Vec<u8>>;
@@ -105,11 +108,27 @@ impl BTree {
         self.root
     }
 
-    /// Largest key plus value, in bytes, for the database's page size: about a quarter of a page, so that
-    /// every node holds at least four entries and a split always makes room.
+    /// Largest key plus value, in bytes, that a leaf takes, for the database's page size: about a quarter of
+    /// a page, so that every node holds at least four entries and a split always makes room.
     pub fn entry_bytes_max(&self) -> usize {
         let page = self.pool().pager().options().page_size.bytes();
         (page - HEADER_BYTES) / 4 - node::SLOT_BYTES - node::INNER_HEADER
+    }
+
+    /// Largest key, in bytes, when the value may be of any size.
+    pub fn key_bytes_max(&self) -> usize {
+        self.entry_bytes_max() - REFERENCE_BYTES
+    }
+
+    /// Whether a leaf takes a value of so many bytes under `key`.
+    pub fn fits(&self, key: &[u8], value_len: usize) -> bool {
+        key.len().saturating_add(value_len) <= self.entry_bytes_max()
+    }
+
+    /// `TooLarge` for a key that is longer than [`BTree::key_bytes_max`].
+    pub fn check_key(&self, key: &[u8]) -> Result<()> {
+        let (size, limit) = (key.len(), self.key_bytes_max());
+        if size > limit { Err(Error::TooLarge { what: "key", size, limit }) } else { Ok(()) }
     }
 
     fn format(&self, kind: PageKind, level: u8) -> PageOp<'static> {

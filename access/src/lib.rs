@@ -23,7 +23,9 @@ mod btree;
 mod fault;
 mod heap;
 mod intention;
+mod overflow;
 mod pending;
+mod rows;
 mod space;
 mod survey;
 mod thin;
@@ -33,7 +35,9 @@ use argali_txn::{Owner, UndoHandlers};
 
 pub use btree::{BTree, Entry, Old, TreeStats};
 pub use heap::{Heap, HeapScan, HeapStats, RowId};
+pub use overflow::{Draft, Parts, VALUE_BYTES_MAX};
 pub use pending::{Kind, Moves, Pending, Structure};
+pub use rows::Rows;
 pub use space::{Space, SpaceStats};
 pub use survey::{Finding, Survey};
 

@@ -1,7 +1,7 @@
 //! What is to be freed: structures nobody can reach, each remembered by a row until its pages are free.
 //!
 //! ```text
-//!  row       first page u64, big-endian ─► kind u8       1 tree, 2 heap
+//!  row       first page u64, big-endian ─► kind u8       1 tree, 2 heap, 3 overflow chain
 //!
 //!  allocate  system transaction    first page, += row          commits, not forced
 //!  take      user's transaction    -= row                      it is in use now
@@ -33,7 +33,7 @@ use argali_txn::{Durability, Txn, TxnManager};
 
 use crate::btree::{BTree, Entry};
 use crate::heap::Heap;
-use crate::{Space, Survey};
+use crate::{Space, Survey, overflow};
 
 pub use moves::Moves;
 
@@ -48,6 +48,8 @@ pub enum Kind {
     Tree = 1,
     /// A heap; the page is its root.
     Heap = 2,
+    /// A value too large for a leaf.
+    Overflow = 3,
 }
 
 /// Something made of pages: its kind, and the page it begins at.
@@ -64,6 +66,7 @@ impl Kind {
         match kind {
             1 => Some(Self::Tree),
             2 => Some(Self::Heap),
+            3 => Some(Self::Overflow),
             _ => None,
         }
     }
@@ -76,6 +79,7 @@ impl Structure {
         match self.kind {
             Kind::Tree => BTree::open(space, self.first).free_some(txn, pages),
             Kind::Heap => Heap::open(space, self.first).free_some(txn, pages),
+            Kind::Overflow => overflow::free_some(space, txn, self.first, pages),
         }
     }
 
@@ -84,6 +88,7 @@ impl Structure {
         match self.kind {
             Kind::Tree => BTree::open(space, self.first).verify_remains(survey).map(drop),
             Kind::Heap => Heap::open(space, self.first).verify_remains(survey).map(drop),
+            Kind::Overflow => overflow::verify_remains(survey, self.first).map(drop),
         }
     }
 }
@@ -93,6 +98,7 @@ impl fmt::Display for Structure {
         let kind = match self.kind {
             Kind::Tree => "tree",
             Kind::Heap => "heap",
+            Kind::Overflow => "overflow chain",
         };
         write!(f, "{kind} at {}", self.first)
     }
@@ -122,6 +128,10 @@ impl Pending {
             settled: Mutex::default(),
             freeing: Mutex::default(),
         }
+    }
+
+    pub(crate) fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
     /// The tree that holds the rows, for checks.

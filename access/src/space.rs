@@ -355,6 +355,11 @@ impl Space {
         Ok(MapLayout::is_set(self.read_map(map)?.page(), bit))
     }
 
+    /// As [`Space::is_used`], when the page's map page is latched.
+    pub(crate) fn is_set(&self, map: PageRef<'_>, page: PageId) -> bool {
+        MapLayout::is_set(map, self.layout.locate(page).1)
+    }
+
     /// Where the heaps' room is, as far as memory knows.
     pub(crate) fn rooms(&self) -> &Rooms {
         &self.rooms

@@ -5,8 +5,9 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
-use argali_access::{BTree, Entry};
+use argali_access::{BTree, Entry, Moves, Pending, Rows};
 use argali_base::Error;
 use argali_pager::TornPages;
 use argali_txn::{Durability, Isolation, Savepoint, Txn};
@@ -94,6 +95,7 @@ fn steps() -> impl Strategy<Value = Step> {
 struct Run {
     world: World,
     tree: BTree,
+    pending: Arc<Pending>,
     isolation: Isolation,
     committed: Model,
     now: Model,
@@ -135,7 +137,9 @@ impl Run {
                 let doomed: Vec<_> =
                     self.now.range(from.clone()..).take(*count).map(|(k, _)| k.clone()).collect();
                 let to = doomed.last().map_or(Bound::Excluded(&from[..]), |k| Bound::Included(k));
-                let deleted = tree.delete_range(self.txn(), Bound::Included(from), to).unwrap();
+                let (pending, mut moves) = (self.pending.clone(), Moves::default());
+                let mut rows = Rows::new(self.txn(), &tree, &pending, &mut moves);
+                let deleted = rows.delete_range(Bound::Included(from), to).unwrap();
                 assert_eq!(deleted, doomed.len() as u64);
                 for key in &doomed {
                     self.now.remove(key);
@@ -220,7 +224,7 @@ impl Run {
     }
 
     fn check(&mut self) {
-        let stats = self.world.verify(&[&self.tree]);
+        let stats = self.world.verify(&[&self.tree, self.pending.tree()]);
         assert_eq!(stats[0].rows, self.now.len() as u64);
         let bytes: usize = self.now.iter().map(|(k, v)| k.len() + v.len()).sum();
         assert_eq!(stats[0].bytes, bytes as u64);
@@ -260,9 +264,11 @@ proptest! {
     ) {
         let world = World::with(&Setup { torn_pages, ..Setup::default() });
         let tree = world.tree();
+        let pending = Arc::new(Pending::open(&world.space, world.tree().root()));
         let mut run = Run {
             world,
             tree,
+            pending,
             isolation,
             committed: Model::new(),
             now: Model::new(),

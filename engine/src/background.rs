@@ -141,7 +141,7 @@ impl Engine {
 
     fn house_step(&self) -> Duration {
         self.note("checkpoint", self.checkpoint_step());
-        while self.note("freeing pages", self.pending.step(&self.txns)) == Some(true) {}
+        while self.note("freeing pages", self.free_step()) == Some(true) {}
         // Once round: a leaf that could not be tidied is noted again, and every commit may make it due.
         for _ in 0..=self.space.stats().thin_leaves / TIDY_BATCH {
             if self.note("tidying trees", self.tidy_step()) != Some(true) {
@@ -171,6 +171,17 @@ impl Engine {
         Ok(BTree::can_tidy(&self.space))
     }
 
+    /// Frees a batch of pages; a full log is answered by a checkpoint, as it is for transactions.
+    fn free_step(&self) -> Result<bool> {
+        match self.pending.step(&self.txns) {
+            Err(Error::LogFull { .. }) => {
+                self.relieve_log()?;
+                self.pending.step(&self.txns)
+            }
+            step => step,
+        }
+    }
+
     /// Pages older than half the log limit are written even without a checkpoint that asks for it, so
     /// that a policy that never writes pages cannot fill the log with redo.
     fn clean_target(&self) -> Lsn {
@@ -187,7 +198,7 @@ impl Engine {
         self.note("log writer", self.wal.step(&self.clock, delay, Duration::ZERO));
         self.note("page cleaner", self.pool.step(self.clean_target()));
         self.note("checkpoint", self.checkpoint_step());
-        self.note("freeing pages", self.pending.step(&self.txns));
+        self.note("freeing pages", self.free_step());
         self.note("tidying trees", self.tidy_step());
     }
 

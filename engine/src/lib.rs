@@ -60,10 +60,11 @@ mod scan;
 mod session;
 mod stats;
 mod tree;
+mod value;
 mod verify;
 mod write;
 
-pub use argali_access::{Finding, SpaceStats};
+pub use argali_access::{Finding, SpaceStats, VALUE_BYTES_MAX};
 pub use argali_base::{Error, Lsn, PageId, Result, TxnId, disk};
 pub use argali_buffer_pool::PoolStats;
 pub use argali_pager::{PagerStats, TornPages};
@@ -86,6 +87,7 @@ pub use savepoint::Savepoint;
 pub use scan::Scan;
 pub use stats::Stats;
 pub use tree::Tree;
+pub use value::ValueReader;
 pub use verify::Verification;
 pub use write::Write;
 

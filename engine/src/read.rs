@@ -9,6 +9,7 @@ use crate::cursor::{Bookmark, Cursor};
 use crate::scan::{Scan, prefix_end};
 use crate::session::Session;
 use crate::tree::Tree;
+use crate::value::ValueReader;
 
 /// A read-only transaction under its isolation level; writes no log record.
 ///
@@ -77,6 +78,17 @@ impl Read {
     /// A cursor where another one was left; it shows no row until it moves.
     pub fn cursor_at(&self, bookmark: Bookmark) -> Result<Cursor<'_>> {
         Cursor::resume(&self.session, bookmark)
+    }
+
+    /// The value under `key` as a stream, with its length: takes the memory of one page, whatever the size.
+    /// The key stays locked for reading until the transaction ends, under read committed, too: that keeps
+    /// the value where it is, whatever else this transaction does meanwhile.
+    pub fn value_reader(
+        &self,
+        tree: &Tree,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Option<ValueReader<'_>>> {
+        ValueReader::open(&self.session, tree, key.as_ref())
     }
 
     /// The entries of `range` in key order; `.rev()` turns it. Holds no latch between items: writing while scanning is fine.

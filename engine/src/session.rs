@@ -17,7 +17,7 @@
 //! is set when a transaction drops the tree and reset *before* a rollback releases the locks. And what was
 //! given up, or taken over in vain, is to be freed *after* the end.
 
-use argali_access::{BTree, Moves, Structure};
+use argali_access::{BTree, Moves, Rows, Structure};
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Error, Lsn, Result, TxnId};
 use argali_txn::{Durability, LockMode, LockName, Savepoint, Txn};
@@ -87,8 +87,8 @@ impl Session {
     }
 
     /// Runs `body` on the transaction if it is usable, and judges whether it still is.
-    pub(crate) fn run<T>(&self, body: impl FnMut(&mut Txn) -> Result<T>) -> Result<T> {
-        self.state.lock().run(&self.shared, body)
+    pub(crate) fn run<T>(&self, mut body: impl FnMut(&mut Txn) -> Result<T>) -> Result<T> {
+        self.state.lock().run(&self.shared, |txn, _| body(txn))
     }
 
     /// As [`Session::run`], on a tree that is locked for reading and was not dropped.
@@ -113,9 +113,25 @@ impl Session {
         self.shared.engine.catalog.check_home(tree)?;
         let mut state = self.state.lock();
         state.lock_database(&self.shared)?;
-        state.run(&self.shared, |txn| {
+        state.run(&self.shared, |txn, _| {
             tree.enter(txn, LockMode::IX)?;
             body(txn, tree.btree())
+        })
+    }
+
+    /// As [`Session::write_tree`], on rows with values of any size.
+    pub(crate) fn write_rows<T>(
+        &self,
+        tree: &Tree,
+        mut body: impl FnMut(&mut Rows<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let engine = &self.shared.engine;
+        engine.catalog.check_home(tree)?;
+        let mut state = self.state.lock();
+        state.lock_database(&self.shared)?;
+        state.run(&self.shared, |txn, effects| {
+            tree.enter(txn, LockMode::IX)?;
+            body(&mut Rows::new(txn, tree.btree(), &engine.pending, &mut effects.moves))
         })
     }
 
@@ -127,23 +143,20 @@ impl Session {
     ) -> Result<T> {
         let mut state = self.state.lock();
         state.lock_database(&self.shared)?;
-        let mut effects = std::mem::take(&mut state.effects);
-        let result = state.run(&self.shared, |txn| {
+        state.run(&self.shared, |txn, effects| {
             let (point, mark) = (txn.savepoint(), effects.mark());
-            let result = body(txn, &mut effects);
+            let result = body(txn, effects);
             if result.is_err() {
                 txn.rollback_to(point)?;
                 effects.take_back(mark);
             }
             result
-        });
-        state.effects = effects;
-        result
+        })
     }
 
     pub(crate) fn mark(&self) -> Result<Mark> {
         let mut state = self.state.lock();
-        let point = state.run(&self.shared, |txn| Ok(txn.savepoint()))?;
+        let point = state.run(&self.shared, |txn, _| Ok(txn.savepoint()))?;
         Ok(Mark { txn: self.id, point, effects: state.effects.mark() })
     }
 
@@ -154,7 +167,7 @@ impl Session {
             return Err(Error::Invalid { what: "savepoint", why });
         }
         let mut state = self.state.lock();
-        let result = state.run(&self.shared, |txn| txn.rollback_to(mark.point));
+        let result = state.run(&self.shared, |txn, _| txn.rollback_to(mark.point));
         match &result {
             Ok(()) => state.effects.take_back(mark.effects),
             Err(error) => state.fail(error),
@@ -221,15 +234,15 @@ impl State {
     fn run<T>(
         &mut self,
         shared: &Shared,
-        mut body: impl FnMut(&mut Txn) -> Result<T>,
+        mut body: impl FnMut(&mut Txn, &mut Effects) -> Result<T>,
     ) -> Result<T> {
         if let Some(cause) = &self.failed {
             return Err(Error::TxnFailed { cause: cause.clone() });
         }
         let txn = self.txn.as_mut().expect("only commit and abort take it, and they consume it");
-        let mut result = body(txn);
+        let mut result = body(txn, &mut self.effects);
         if matches!(result, Err(Error::LogFull { .. })) && shared.engine.relieve_log().is_ok() {
-            result = body(txn);
+            result = body(txn, &mut self.effects);
         }
         if let Err(error) = &result
             && ends_transaction(error)
@@ -242,7 +255,7 @@ impl State {
     /// Once per transaction, before its first change: what [`crate::Db::verify`] waits for.
     fn lock_database(&mut self, shared: &Shared) -> Result<()> {
         if !self.wrote {
-            self.run(shared, |txn| txn.lock(LockName::Database, LockMode::IX))?;
+            self.run(shared, |txn, _| txn.lock(LockName::Database, LockMode::IX))?;
             self.wrote = true;
         }
         Ok(())

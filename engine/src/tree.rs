@@ -46,7 +46,12 @@ impl Tree {
         &self.0.name
     }
 
-    /// Largest key plus value this tree takes, in bytes.
+    /// Largest key, in bytes: about a quarter of a page.
+    pub fn key_bytes_max(&self) -> usize {
+        self.0.btree.key_bytes_max()
+    }
+
+    /// Largest key plus value, in bytes, that stand in a leaf; a larger value gets pages of its own.
     pub fn entry_bytes_max(&self) -> usize {
         self.0.btree.entry_bytes_max()
     }

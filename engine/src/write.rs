@@ -4,6 +4,7 @@
 //! scan holds nothing between its items. What changes the shape of the transaction (trees, savepoints)
 //! takes `&mut self`, so that the borrow checker keeps savepoints nested.
 
+use std::io;
 use std::ops::{Deref, RangeBounds};
 
 use argali_base::{Lsn, Result};
@@ -80,15 +81,37 @@ impl Write {
         })
     }
 
-    /// Sets `key` to `value`; returns the old value. [`Error::TooLarge`](crate::Error::TooLarge) beyond
-    /// [`Tree::entry_bytes_max`].
+    /// Sets `key` to `value`; returns the old value. [`Error::TooLarge`](crate::Error::TooLarge) for keys
+    /// beyond [`Tree::key_bytes_max`] and values beyond [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX).
+    ///
+    /// A value that does not fit into its leaf ([`Tree::entry_bytes_max`]) is logged and stored page by page
+    /// before its row is touched; other transactions go on meanwhile. See [`Write::put_stream`] for
+    /// values that should not be in memory as a whole, the old one included.
     pub fn put(
         &self,
         tree: &Tree,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<Option<Vec<u8>>> {
-        self.session().write_tree(tree, |txn, btree| btree.put(txn, key.as_ref(), value.as_ref()))
+        let mut old = Vec::new();
+        let replaced = self.session().put(tree, key.as_ref(), value.as_ref(), Some(&mut old))?;
+        Ok(replaced.then_some(old))
+    }
+
+    /// Sets `key` to all that `source` gives; returns how many bytes that was. Takes the memory of a few
+    /// pages, whatever the size, and holds no latch while `source` is read, so that it may itself use this
+    /// transaction: `tx.put_stream(&tree, "copy", tx.value_reader(&tree, "original")?.unwrap())`.
+    ///
+    /// The value may be larger than the log's limit, unless this transaction wrote before: then it holds
+    /// the log, and [`Error::LogFull`](crate::Error::LogFull) comes when the rest is used up. An error of `source` leaves the
+    /// row as it was, and is [`Error::Io`](crate::Error::Io).
+    pub fn put_stream(
+        &self,
+        tree: &Tree,
+        key: impl AsRef<[u8]>,
+        mut source: impl io::Read,
+    ) -> Result<u64> {
+        self.session().put_stream(tree, key.as_ref(), &mut source)
     }
 
     /// Sets `key` to `value` unless the key exists; returns whether it did so.
@@ -98,13 +121,20 @@ impl Write {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<bool> {
-        self.session()
-            .write_tree(tree, |txn, btree| btree.insert_new(txn, key.as_ref(), value.as_ref()))
+        self.session().insert_new(tree, key.as_ref(), value.as_ref())
     }
 
     /// Removes `key`; returns its value.
     pub fn delete(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
-        self.session().write_tree(tree, |txn, btree| btree.delete(txn, key.as_ref()))
+        let mut old = Vec::new();
+        let key = key.as_ref();
+        let found = self.session().write_rows(tree, |rows| rows.delete(key, Some(&mut old)))?;
+        Ok(found.then_some(old))
+    }
+
+    /// Removes `key` without reading a large value first; returns whether it was there.
+    pub fn remove(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.session().write_rows(tree, |rows| rows.delete(key.as_ref(), None))
     }
 
     /// Deletes the rows of `range`: all of them, or none when it fails. Returns how many. Under serializable
@@ -117,7 +147,7 @@ impl Write {
     ) -> Result<u64> {
         let from = range.start_bound().map(AsRef::as_ref);
         let to = range.end_bound().map(AsRef::as_ref);
-        self.session().write_tree(tree, |txn, btree| btree.delete_range(txn, from, to))
+        self.session().write_rows(tree, |rows| rows.delete_range(from, to))
     }
 
     /// Marks a point to return to. The result derefs to `Write`; dropping it rolls back to that point.

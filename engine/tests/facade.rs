@@ -208,11 +208,18 @@ fn sizes_at_and_beyond_the_limits() {
     let tree = tx.tree(&"n".repeat(NAME_BYTES_MAX)).unwrap();
     assert!(matches!(tx.tree(""), Err(Error::Invalid { .. })));
     assert!(matches!(tx.tree(&"n".repeat(NAME_BYTES_MAX + 1)), Err(Error::TooLarge { .. })));
-    let most = tree.entry_bytes_max();
-    tx.put(&tree, vec![1; most], "").unwrap();
+    let (most, key_most) = (tree.entry_bytes_max(), tree.key_bytes_max());
+    tx.put(&tree, vec![1; key_most], "").unwrap();
     tx.put(&tree, [2], vec![0; most - 1]).unwrap();
-    let too_large = tx.put(&tree, [2], vec![0; most]);
-    assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");
+    tx.put(&tree, [3], vec![0; most]).unwrap();
+    assert_eq!(tx.get(&tree, [3]).unwrap(), Some(vec![0; most]), "in pages of its own");
+    let too_large = tx.put(&tree, vec![4; key_most + 1], "");
+    let limit_told = matches!(
+        too_large,
+        Err(Error::TooLarge { what: "key", size, limit })
+            if size == key_most + 1 && limit == key_most
+    );
+    assert!(limit_told, "{too_large:?}");
     tx.put(&tree, "", "").unwrap();
     assert_eq!(tx.get(&tree, "").unwrap(), Some(Vec::new()), "usable after TooLarge");
     tx.commit().unwrap();

@@ -6,8 +6,8 @@
 //! 16 pageLSN u64
 //! 24 database id u64
 //! 32 slot count u16 │ 34 (reserved) u16 │ 36 heap start u32 │ 40 dead bytes u32 │ 44 (reserved) u32
-//! 48 link u64 (right sibling of a tree page, 0 = none; number of a heap page)
-//! 56 owner u64 (root page id of the tree or heap the page belongs to)
+//! 48 link u64 (right sibling of a tree page, next page of a chain, 0 = none; number of a heap page)
+//! 56 owner u64 (first page of the tree, heap or chain the page belongs to)
 //! 64 slots, 8 bytes each: offset u16, len u16, head u32 (first 4 key bytes, big-endian order)
 //!  … hole (zero bytes) … heap of cells, growing down from the end of the page
 //! ```
@@ -63,6 +63,8 @@ pub enum PageKind {
     Inner = 3,
     /// Rows of a heap, or plain cells.
     Slotted = 4,
+    /// Part of a value too large for a leaf: one cell.
+    Overflow = 5,
     /// Which pages a heap has.
     Directory = 6,
 }
@@ -76,6 +78,7 @@ impl PageKind {
             2 => Some(Self::Leaf),
             3 => Some(Self::Inner),
             4 => Some(Self::Slotted),
+            5 => Some(Self::Overflow),
             6 => Some(Self::Directory),
             _ => None,
         }
@@ -83,7 +86,7 @@ impl PageKind {
 
     /// Whether the body holds slots and cells.
     pub const fn is_slotted(self) -> bool {
-        matches!(self, Self::Leaf | Self::Inner | Self::Slotted | Self::Directory)
+        matches!(self, Self::Leaf | Self::Inner | Self::Slotted | Self::Overflow | Self::Directory)
     }
 }
 
@@ -156,12 +159,12 @@ impl<'a> PageRef<'a> {
         self.field::<1>(at::LEVEL)[0]
     }
 
-    /// The link field: right sibling of a tree page, 0 = none.
+    /// The link field: right sibling of a tree page, next page of a chain; 0 = none.
     pub fn link(&self) -> u64 {
         self.u64(at::LINK)
     }
 
-    /// Root page id of the tree the page belongs to.
+    /// First page of the structure the page belongs to: a tree's root.
     pub fn owner(&self) -> u64 {
         self.u64(at::OWNER)
     }

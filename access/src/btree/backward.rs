@@ -67,7 +67,12 @@ impl BTree {
         let locks = self.scan_locks(txn)?;
         let mut order = Order { txn, locks, from, to };
         let mut guarded = !locks.guard_gaps();
-        retry(|patient| self.step_back(&mut order, &mut guarded, entry, patient))
+        let found = retry(|patient| self.step_back(&mut order, &mut guarded, entry, patient))?;
+        if !found || self.complete(txn, locks, entry)? {
+            return Ok(found);
+        }
+        let gone = entry.key.clone();
+        self.prev(txn, from, Bound::Excluded(&gone), entry)
     }
 
     fn step_back(

@@ -12,6 +12,9 @@
 //!   l1  l2  l3  l4       remembers the tree ([`BTree::remove_and_free`])
 //! ```
 //!
+//! Before a leaf goes, so do the large values in it, the last one first: page by page, and the first page
+//! of each together with its cell.
+//!
 //! Freed pages are not written at all. They keep their LSN; their next life begins with `Format`.
 
 use argali_base::{PageId, Result};
@@ -22,11 +25,22 @@ use argali_txn::{Edit, Txn, Undo};
 use super::BTree;
 use super::delete::{ghost_flag, make_ghost};
 use super::descent::{Attempt, Stop, retry};
-use super::node::{self, InnerCell};
+use super::node::{self, InnerCell, LeafCell};
 use crate::fault::corrupt;
+use crate::overflow;
 
 /// Log bytes of one step, generously.
 const STEP_BYTES: usize = 64;
+
+/// What one step did.
+enum Step {
+    /// A page is free.
+    Freed,
+    /// Nothing: only the root is left.
+    Bare,
+    /// Nothing: this row's value, which begins at that page, must go first.
+    Large(Vec<u8>, PageId),
+}
 
 impl BTree {
     /// Frees pages of a tree nobody can reach, at most `pages` per call, deepest last child first; each
@@ -34,28 +48,29 @@ impl BTree {
     pub fn free_some(&self, txn: &mut Txn, pages: usize) -> Result<bool> {
         self.space().thin_leaves().forget(self.root());
         for _ in 0..pages {
-            if retry(|patient| self.free_one(txn, patient))? {
-                return Ok(true);
+            match retry(|patient| self.free_one(txn, patient))? {
+                Step::Bare => return Ok(true),
+                Step::Freed => {}
+                Step::Large(key, first) => {
+                    if overflow::free_some(self.space(), txn, first, 1)? {
+                        self.remove_and_free(txn, &key, first)?;
+                    }
+                }
             }
         }
-        retry(|_| self.is_bare())
+        Ok(false)
     }
 
-    /// Whether the root has no child (any more).
-    fn is_bare(&self) -> Attempt<bool> {
-        let root = self.open_node(self.root(), false)?;
-        self.look(&root.glimpse, |view| {
-            Ok(node::level(view, self.root())? == 0 || view.slot_count()? == 0)
-        })
-    }
-
-    /// One step; true when there was nothing to free.
-    fn free_one(&self, txn: &mut Txn, patient: bool) -> Attempt<bool> {
+    /// One step, or what must go before it.
+    fn free_one(&self, txn: &mut Txn, patient: bool) -> Attempt<Step> {
         txn.admit(STEP_BYTES, 2)?;
         let mut parent = self.pool().write(self.root())?;
         let mut level = self.inspect(&parent, |view| node::level(view, self.root()))?;
+        if level == 0 {
+            return Ok(self.last_large(&parent)?.unwrap_or(Step::Bare));
+        }
         while level > 0 {
-            let Some((slot, child)) = self.last_child(&parent)? else { return Ok(true) };
+            let Some((slot, child)) = self.last_child(&parent)? else { break };
             let page = self.pool().write(child)?;
             let below = self.inspect(&page, |view| node::level(view, self.root()))?;
             if below + 1 != level {
@@ -63,13 +78,32 @@ impl BTree {
                 return Err(corrupt(self.pool(), child, what).into());
             }
             if below == 0 || page.page().slot_count() == 0 {
+                if let Some(large) = self.last_large(&page)? {
+                    return Ok(large);
+                }
                 drop(page);
                 self.cut_off(txn, parent, (slot, child), patient)?;
-                return Ok(false);
+                return Ok(Step::Freed);
             }
             (parent, level) = (page, below);
         }
-        Ok(true)
+        Ok(Step::Bare)
+    }
+
+    /// The last row of a leaf with a large value; none in an inner node, which has no children left.
+    fn last_large(&self, page: &PageWrite<'_>) -> Attempt<Option<Step>> {
+        if page.page().level() > 0 {
+            return Ok(None);
+        }
+        for slot in (0..page.page().slot_count()).rev() {
+            let cell = self.inspect(page, |view| LeafCell::read(view, slot))?;
+            if cell.large && !cell.ghost {
+                let value = cell.value(page.page());
+                let reference = self.reference(value.bytes)?;
+                return Ok(Some(Step::Large(cell.key(page.page()).to_vec(), reference.first)));
+            }
+        }
+        Ok(None)
     }
 
     fn last_child(&self, page: &PageWrite<'_>) -> Attempt<Option<(usize, PageId)>> {

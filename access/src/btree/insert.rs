@@ -10,7 +10,7 @@ use argali_txn::{Edit, LockName, Undo};
 
 use super::BTree;
 use super::descent::{Attempt, Node};
-use super::node::{self, LeafCell, SLOT_BYTES};
+use super::node::{self, LeafCell, SLOT_BYTES, Stored};
 use super::target::{Spot, Target};
 use super::undo::{self, Kind};
 use super::write::{Done, Work};
@@ -23,7 +23,7 @@ impl BTree {
         work: &mut Work<'_>,
         target: Target<'_>,
         spot: &Spot,
-        value: &[u8],
+        value: Stored<'_>,
     ) -> Attempt<Done> {
         let sibling = match spot.link {
             Some(id) if work.gaps && !spot.next_is_here() => Some(self.open_node(id, false)),
@@ -39,7 +39,7 @@ impl BTree {
                 return Err(work.wait_for(wanted));
             }
         }
-        undo::Body::new(Kind::Insert, self.root(), work.key, &[]).encode(work.buffer);
+        undo::Body::new(Kind::Insert, self.root(), work.key, Stored::NOTHING).encode(work.buffer);
         let body_len = work.buffer.len();
         node::push_leaf_cell(work.buffer, work.key, value);
         let (body, cell) = work.buffer.split_at(body_len);

@@ -1,7 +1,8 @@
 //! What a tree page looks like, for latched pages and for optimistic glimpses alike.
 //!
 //! ```text
-//!  leaf cell   flags u8 (bit 0: ghost) │ key length u16 │ value length u16 │ key │ value │ slack
+//!  leaf cell   flags u8 │ key length u16 │ value length u16 │ key │ value │ slack
+//!              flags: bit 0 ghost; bit 1 large: the value is in overflow pages, here is its reference
 //!  inner cell  child u64 │ separator              slot 0 has an empty separator (= minus infinity)
 //! ```
 //!
@@ -29,6 +30,7 @@ pub(super) const SLOT_BYTES: usize = 8;
 pub(super) const LEVEL_MAX: u8 = 64;
 
 const GHOST: u8 = 1;
+const LARGE: u8 = 2;
 
 // Offsets in the page header; the table stands in `pager/src/page.rs`.
 const KIND_AT: usize = 4;
@@ -87,12 +89,29 @@ pub(super) fn link(view: &impl View) -> Result<Option<PageId>, Restart> {
     })
 }
 
+/// What a leaf cell has for a value: the value itself, or a reference to a large one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stored<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Whether they are the reference to an overflow chain.
+    pub(crate) large: bool,
+}
+
+impl<'a> Stored<'a> {
+    pub(super) const NOTHING: Self = Self::small(&[]);
+
+    pub(crate) const fn small(bytes: &'a [u8]) -> Self {
+        Self { bytes, large: false }
+    }
+}
+
 /// Where the parts of a leaf cell are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LeafCell {
     pub(super) at: usize,
     pub(super) len: usize,
     pub(super) ghost: bool,
+    pub(super) large: bool,
     pub(super) key_len: usize,
     pub(super) value_len: usize,
 }
@@ -107,6 +126,7 @@ impl LeafCell {
             at,
             len,
             ghost: view.u8(at)? & GHOST != 0,
+            large: view.u8(at)? & LARGE != 0,
             key_len: usize::from(view.u16(at + 1)?),
             value_len: usize::from(view.u16(at + 3)?),
         };
@@ -135,26 +155,36 @@ impl LeafCell {
         &page.bytes()[self.key_at()..self.value_at()]
     }
 
-    pub(super) fn value(self, page: PageRef<'_>) -> &[u8] {
-        &page.bytes()[self.value_at()..self.at + self.used()]
+    pub(super) fn value(self, page: PageRef<'_>) -> Stored<'_> {
+        let bytes = &page.bytes()[self.value_at()..self.at + self.used()];
+        Stored { bytes, large: self.large }
+    }
+
+    /// First byte of the cell once it is a ghost; all else stays.
+    pub(super) fn ghost_flags(&self) -> u8 {
+        flags(true, self.large)
     }
 }
 
-/// First five bytes of a leaf cell.
+fn flags(ghost: bool, large: bool) -> u8 {
+    u8::from(ghost) * GHOST + u8::from(large) * LARGE
+}
+
+/// First five bytes of a live leaf cell.
 ///
 /// # Panics
 /// When a length exceeds 64 KiB; callers checked sizes against a quarter of a page.
-pub(super) fn leaf_header(ghost: bool, key_len: usize, value_len: usize) -> [u8; LEAF_HEADER] {
+pub(super) fn live_header(key_len: usize, value: Stored<'_>) -> [u8; LEAF_HEADER] {
     let short = |len: usize| u16::try_from(len).expect("entries are at most a quarter of a page");
-    let (k, v) = (short(key_len).to_le_bytes(), short(value_len).to_le_bytes());
-    [u8::from(ghost) * GHOST, k[0], k[1], v[0], v[1]]
+    let (k, v) = (short(key_len).to_le_bytes(), short(value.bytes.len()).to_le_bytes());
+    [flags(false, value.large), k[0], k[1], v[0], v[1]]
 }
 
 /// Appends a live leaf cell without slack.
-pub(super) fn push_leaf_cell(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    out.extend_from_slice(&leaf_header(false, key.len(), value.len()));
+pub(super) fn push_leaf_cell(out: &mut Vec<u8>, key: &[u8], value: Stored<'_>) {
+    out.extend_from_slice(&live_header(key.len(), value));
     out.extend_from_slice(key);
-    out.extend_from_slice(value);
+    out.extend_from_slice(value.bytes);
 }
 
 /// Where the parts of an inner cell are.

@@ -37,6 +37,8 @@ pub struct Entry {
     pub key: Vec<u8>,
     /// Its value.
     pub value: Vec<u8>,
+    /// Whether `value` is still the reference to a large one.
+    large: bool,
     /// Where it was found.
     pub(super) trace: Option<Trace>,
     /// Room for a backward step to note how far to the left it is.
@@ -99,7 +101,45 @@ impl BTree {
     ) -> Result<bool> {
         let locks = self.scan_locks(txn)?;
         let mut order = Order { txn, locks, from, to };
+        let found = retry(|patient| self.step(&mut order, entry, patient))?;
+        if !found || self.complete(txn, locks, entry)? {
+            return Ok(found);
+        }
+        let gone = entry.key.clone();
+        self.next(txn, Bound::Excluded(&gone), to, entry)
+    }
+
+    /// As [`BTree::next`], when the row will be changed: locked exclusively, and a large value stays where
+    /// it is.
+    pub(crate) fn next_for_write(
+        &self,
+        txn: &mut Txn,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        entry: &mut Entry,
+    ) -> Result<bool> {
+        let locks = self.scan_locks_for_write(txn)?;
+        let mut order = Order { txn, locks, from, to };
         retry(|patient| self.step(&mut order, entry, patient))
+    }
+
+    /// Fetches a large value that `entry` has only the reference of. False when the row is not there any
+    /// more, which only read committed can find.
+    pub(super) fn complete(
+        &self,
+        txn: &mut Txn,
+        locks: ScanLocks,
+        entry: &mut Entry,
+    ) -> Result<bool> {
+        if !entry.large {
+            return Ok(true);
+        }
+        match locks {
+            ScanLocks::Instant => self.get(txn, &entry.key, &mut entry.value),
+            ScanLocks::None | ScanLocks::Keys(_) | ScanLocks::KeysAndGaps(_) => {
+                self.follow(&mut entry.value).map(|()| true)
+            }
+        }
     }
 
     pub(super) fn step(
@@ -276,6 +316,7 @@ impl BTree {
             entry.value.clear();
             view.copy(cell.value_at(), cell.value_len, &mut entry.value)
         })?;
+        entry.large = cell.large;
         entry.trace = Some(Trace { leaf: walk.leaf.glimpse.id(), slot: walk.slot });
         Ok(())
     }

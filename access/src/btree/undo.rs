@@ -11,7 +11,10 @@
 //!                                                  this transaction began, so it was not purged
 //!
 //!  body   old value … │ key … │ root u64 │ key length u16 │ kind u8      read from its end
+//!         kind: 0 insert · 1 update · 2 delete; + 128 when the old value is the reference to a large one
 //! ```
+//!
+//! A large value is taken back by its reference: its overflow pages are freed only after a commit.
 //!
 //! So undo needs no lock (the X lock on the key is still held, and restart admits nobody else), no new
 //! page, no split, and no more log than was reserved. It is the same code in a rollback and a restart.
@@ -27,12 +30,15 @@ use argali_txn::{Edit, LogicalUndo, Txn, Undo};
 use super::BTree;
 use super::delete::{ghost_flag, make_ghost};
 use super::descent::{Attempt, Stop, retry};
-use super::node::{self, LeafCell};
+use super::node::{self, LeafCell, Stored};
 use super::target::Target;
 use super::update::overwrite;
 use crate::fault::corrupt;
+use crate::overflow::Reference;
 use crate::{Space, TREE_OWNER};
 
+/// Bit of the kind that says that the old value is a reference.
+const LARGE: u8 = 128;
 /// Bytes of a body beside key and old value.
 const TRAILER: usize = 11;
 /// Log bytes of a compensation beside the old value, generously.
@@ -58,23 +64,23 @@ pub(super) struct Body<'a> {
     kind: Kind,
     root: PageId,
     key: &'a [u8],
-    old: &'a [u8],
+    old: Stored<'a>,
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn new(kind: Kind, root: PageId, key: &'a [u8], old: &'a [u8]) -> Self {
+    pub(super) fn new(kind: Kind, root: PageId, key: &'a [u8], old: Stored<'a>) -> Self {
         Self { kind, root, key, old }
     }
 
     /// Encodes into `out` (cleared first); the old value stands at its beginning.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(self.old);
+        out.extend_from_slice(self.old.bytes);
         out.extend_from_slice(self.key);
         out.extend_from_slice(&self.root.get().to_le_bytes());
         let key_len = u16::try_from(self.key.len()).expect("keys are at most a quarter of a page");
         out.extend_from_slice(&key_len.to_le_bytes());
-        out.push(self.kind as u8);
+        out.push(self.kind as u8 | if self.old.large { LARGE } else { 0 });
     }
 
     fn decode(bytes: &'a [u8]) -> Option<Self> {
@@ -83,7 +89,8 @@ impl<'a> Body<'a> {
         let &[low, high, kind] = tail else { return None };
         let key_len = usize::from(u16::from_le_bytes([low, high]));
         let (old, key) = rest.split_at_checked(rest.len().checked_sub(key_len)?)?;
-        let kind = match kind {
+        let old = Stored { bytes: old, large: kind & LARGE != 0 };
+        let kind = match kind & !LARGE {
             0 => Kind::Insert,
             1 => Kind::Update,
             2 => Kind::Delete,
@@ -111,7 +118,7 @@ impl LogicalUndo for TreeUndo {
             return Err(Error::corrupt("wal", txn.last_lsn().get(), Some(txn.last_lsn()), what));
         };
         let tree = BTree::open(&self.space, body.root);
-        txn.admit(CLR_BYTES + body.old.len(), 1)?;
+        txn.admit(CLR_BYTES + body.old.bytes.len(), 1)?;
         retry(|patient| tree.take_back(txn, &body, patient))
     }
 
@@ -120,10 +127,12 @@ impl LogicalUndo for TreeUndo {
             return write!(f, "{} bytes that are no tree undo", body.len());
         };
         let shown = key[..key.len().min(24)].escape_ascii();
+        let large = Reference::decode(old.bytes).filter(|_| old.large);
+        let len = large.map_or(old.bytes.len() as u64, |reference| reference.len);
         match kind {
             Kind::Insert => write!(f, "tree {root}: \"{shown}\" becomes a ghost"),
-            Kind::Update => write!(f, "tree {root}: \"{shown}\" gets {} bytes back", old.len()),
-            Kind::Delete => write!(f, "tree {root}: \"{shown}\" lives again, {} bytes", old.len()),
+            Kind::Update => write!(f, "tree {root}: \"{shown}\" gets {len} bytes back"),
+            Kind::Delete => write!(f, "tree {root}: \"{shown}\" lives again, {len} bytes"),
         }
     }
 }
@@ -135,7 +144,7 @@ impl BTree {
         let Some(cell) = spot.found else {
             return Err(gone(self.pool(), &target, body, "no such cell"));
         };
-        if body.kind != Kind::Insert && !cell.holds(body.old.len()) {
+        if body.kind != Kind::Insert && !cell.holds(body.old.bytes.len()) {
             return Err(gone(self.pool(), &target, body, "a cell too short for the old value"));
         }
         self.compensate(txn, target, (spot.slot, cell), body)
@@ -152,10 +161,10 @@ impl BTree {
         // In compensating mode the undoable update is the compensation; its body is not logged.
         let undo = Undo::Logical { owner: TREE_OWNER, body: &[] };
         let flag = ghost_flag(&cell);
-        let header = node::leaf_header(false, cell.key_len, body.old.len());
+        let header = node::live_header(cell.key_len, body.old);
         let ops: &[PageOp<'_>] = match body.kind {
             Kind::Insert => &[make_ghost(slot, &flag)],
-            Kind::Update | Kind::Delete => &overwrite(slot, &cell, &header, body.old),
+            Kind::Update | Kind::Delete => &overwrite(slot, &cell, &header, body.old.bytes),
         };
         txn.update(&mut [Edit { page: &mut page, ops }], undo);
         if body.kind == Kind::Insert {
@@ -180,7 +189,8 @@ mod tests {
 
     #[test]
     fn bodies_survive_the_round_trip_and_reject_cuts() {
-        let expected = Body::new(Kind::Update, PageId::new(7), b"key", b"old value");
+        let old = Stored { bytes: b"old value", large: true };
+        let expected = Body::new(Kind::Update, PageId::new(7), b"key", old);
         let mut bytes = b"rubbish".to_vec();
         expected.encode(&mut bytes);
         assert_eq!(Body::decode(&bytes), Some(expected));

@@ -13,7 +13,7 @@ use argali_txn::{Edit, Undo};
 
 use super::BTree;
 use super::descent::Attempt;
-use super::node::{self, LEAF_HEADER, LeafCell};
+use super::node::{self, LEAF_HEADER, LeafCell, Stored};
 use super::target::Target;
 use super::undo::{self, Kind};
 use super::write::{Done, Work};
@@ -25,22 +25,23 @@ impl BTree {
         work: &mut Work<'_>,
         target: Target<'_>,
         (slot, cell): (usize, LeafCell),
-        value: &[u8],
+        value: Stored<'_>,
     ) -> Attempt<Done> {
         let mut page = target.latch()?;
         let (kind, old) = if cell.ghost {
-            (Kind::Insert, &[][..])
+            (Kind::Insert, Stored::NOTHING)
         } else {
             (Kind::Update, cell.value(page.page()))
         };
-        let old_len = old.len();
+        let old_len = old.bytes.len();
         undo::Body::new(kind, self.root(), work.key, old).encode(work.buffer);
         let body_len = work.buffer.len();
-        if cell.holds(value.len()) {
-            let header = node::leaf_header(false, cell.key_len, value.len());
-            let ops = overwrite(slot, &cell, &header, value);
-            let ops =
-                if cell.ghost || cell.value_len != value.len() { &ops[..] } else { &ops[1..] };
+        if cell.holds(value.bytes.len()) {
+            let header = node::live_header(cell.key_len, value);
+            let ops = overwrite(slot, &cell, &header, value.bytes);
+            let same =
+                !cell.ghost && cell.value_len == value.bytes.len() && cell.large == value.large;
+            let ops = if same { &ops[1..] } else { &ops[..] };
             let undo = Undo::Logical { owner: TREE_OWNER, body: work.buffer };
             work.txn.update(&mut [Edit { page: &mut page, ops }], undo);
         } else {
@@ -58,7 +59,7 @@ impl BTree {
         }
         // The undo body begins with the old value: cut back, it is what the caller gets.
         work.buffer.truncate(old_len);
-        Ok(if cell.ghost { Done::Inserted } else { Done::Replaced })
+        Ok(if cell.ghost { Done::Inserted } else { Done::Replaced { large: cell.large } })
     }
 }
 

@@ -15,8 +15,9 @@ use argali_base::{PageId, Result};
 use argali_pager::{PageBuf, PageRef};
 
 use super::BTree;
-use super::node::{self, InnerCell, LeafCell};
+use super::node::{self, InnerCell, LeafCell, Stored};
 use crate::Survey;
+use crate::overflow::{self, Reference};
 
 /// What is in a tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct TreeStats {
     pub depth: u32,
     /// Pages.
     pub pages: u64,
+    /// Pages of large values.
+    pub overflow_pages: u64,
     /// Bytes of live keys and values.
     pub bytes: u64,
 }
@@ -72,7 +75,8 @@ impl BTree {
     }
 
     /// As [`BTree::verify`], for a tree that [`BTree::free_some`] may have begun to free: its last nodes may
-    /// be gone, so that those before them link to nothing, and inner nodes may have no child left.
+    /// be gone, so that those before them link to nothing, inner nodes may have no child left, and the last
+    /// large values may lack pages.
     pub fn verify_remains(&self, survey: &mut Survey) -> Result<TreeStats> {
         self.check(State::Remains, survey)
     }
@@ -105,8 +109,7 @@ impl Check<'_> {
         }
         self.link(at.page, level, page);
         if level == 0 {
-            self.leaf(at, page);
-            return Ok(());
+            return self.leaf(at, page);
         }
         self.inner(at, level, page)
     }
@@ -158,7 +161,7 @@ impl Check<'_> {
         }
     }
 
-    fn leaf(&mut self, at: Expected<'_>, page: PageRef<'_>) {
+    fn leaf(&mut self, at: Expected<'_>, page: PageRef<'_>) -> Result<()> {
         if page.slot_count() == 0 && at.level.is_some() {
             self.survey.fault(at.page, "is an empty leaf below the root");
         }
@@ -175,9 +178,28 @@ impl Check<'_> {
                 self.stats.ghosts += 1;
             } else {
                 self.stats.rows += 1;
-                self.stats.bytes += (cell.key_len + cell.value_len) as u64;
+                self.stats.bytes += cell.key_len as u64 + self.value(at, cell.value(page))?;
             }
         }
+        Ok(())
+    }
+
+    /// Walks the chain of a large value; returns the value's length. (A ghost's chain is not the tree's
+    /// any more: it is pending, or free.)
+    fn value(&mut self, at: Expected<'_>, value: Stored<'_>) -> Result<u64> {
+        if !value.large {
+            return Ok(value.bytes.len() as u64);
+        }
+        let Some(reference) = Reference::decode(value.bytes) else {
+            let what = format!("has a reference that is none: {:02x?}", value.bytes);
+            self.survey.fault(at.page, what);
+            return Ok(0);
+        };
+        self.stats.overflow_pages += match self.state {
+            State::Whole => overflow::verify(self.survey, reference)?,
+            State::Remains => overflow::verify_remains(self.survey, reference.first)?,
+        };
+        Ok(reference.len)
     }
 
     /// Order, bounds and head of one key or separator.

@@ -14,31 +14,45 @@ use argali_base::{Error, Result};
 use argali_txn::{LockMode, LockName, Txn};
 
 use super::descent::{Attempt, Stop, retry};
-use super::node::LEAF_HEADER;
+use super::node::{LEAF_HEADER, Stored};
 use super::target::Target;
 use super::{BTree, Old, undo};
+use crate::fault::corrupt;
 
 /// Log bytes of the operations beside the bytes they carry, generously.
 const OPS_BYTES: usize = 48;
 
 /// What is to happen to a key.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Change<'a> {
+pub(crate) enum Change<'a> {
     /// The row shall have this value.
-    Put(&'a [u8]),
+    Put(Stored<'a>),
     /// The row shall have this value unless it exists.
-    InsertNew(&'a [u8]),
+    InsertNew(Stored<'a>),
     /// The row shall not exist.
     Delete,
 }
 
+/// What to do about a large value that would be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LargeOld {
+    /// Change nothing.
+    Stop,
+    /// The caller gives its chain up.
+    Replace,
+}
+
 /// What happened.
-#[derive(Debug)]
-pub(super) enum Done {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
     Nothing,
     Inserted,
-    /// The old value is in the buffer.
-    Replaced,
+    /// The old value, or its reference, is in the buffer.
+    Replaced {
+        large: bool,
+    },
+    /// Nothing, because of [`LargeOld::Stop`]; the key is locked.
+    Stopped,
 }
 
 /// A change under way: what holds from attempt to attempt.
@@ -46,6 +60,7 @@ pub(super) struct Work<'a> {
     pub(super) txn: &'a mut Txn,
     pub(super) key: &'a [u8],
     change: Change<'a>,
+    large_old: LargeOld,
     /// What is logged is built here; the old value stands first, and is left here for the caller.
     pub(super) buffer: &'a mut Vec<u8>,
     /// Whether gaps of neighbours must be asked for.
@@ -55,10 +70,12 @@ pub(super) struct Work<'a> {
 }
 
 impl BTree {
-    /// Sets the value of `key`; returns the old one.
+    /// Sets the value of `key`; returns the old one. For trees of small values; [`Rows`](crate::Rows)
+    /// takes any.
     ///
     /// # Errors
-    /// `TooLarge`, `LogFull`, `Full`; deadlock and lock timeout (retryable); `Corrupt`, `Io`.
+    /// `TooLarge`, `LogFull`, `Full`; deadlock and lock timeout (retryable); `Corrupt` (also when the old
+    /// value is large), `Io`.
     pub fn put(&self, txn: &mut Txn, key: &[u8], value: &[u8]) -> Result<Old> {
         let mut old = Vec::new();
         Ok(self.put_into(txn, key, value, &mut old)?.then_some(old))
@@ -73,13 +90,14 @@ impl BTree {
         value: &[u8],
         old: &mut Vec<u8>,
     ) -> Result<bool> {
-        Ok(matches!(self.write(txn, key, Change::Put(value), old)?, Done::Replaced))
+        self.write_small(txn, key, Change::Put(Stored::small(value)), old)
+            .map(|done| matches!(done, Done::Replaced { .. }))
     }
 
     /// Inserts only if the key is absent; `false` when it is there. Errors as [`BTree::put`].
     pub fn insert_new(&self, txn: &mut Txn, key: &[u8], value: &[u8]) -> Result<bool> {
-        let done = self.write(txn, key, Change::InsertNew(value), &mut Vec::new())?;
-        Ok(matches!(done, Done::Inserted))
+        self.write_small(txn, key, Change::InsertNew(Stored::small(value)), &mut Vec::new())
+            .map(|done| matches!(done, Done::Inserted))
     }
 
     /// Removes `key`; returns its value. Errors as [`BTree::put`].
@@ -90,18 +108,36 @@ impl BTree {
 
     /// As [`BTree::delete`], with the old value in a buffer that can be used again.
     pub fn delete_into(&self, txn: &mut Txn, key: &[u8], old: &mut Vec<u8>) -> Result<bool> {
-        Ok(matches!(self.write(txn, key, Change::Delete, old)?, Done::Replaced))
+        self.write_small(txn, key, Change::Delete, old)
+            .map(|done| matches!(done, Done::Replaced { .. }))
     }
 
-    fn write(
+    fn write_small(
         &self,
         txn: &mut Txn,
         key: &[u8],
         change: Change<'_>,
         buffer: &mut Vec<u8>,
     ) -> Result<Done> {
+        match self.write(txn, key, (change, LargeOld::Stop), buffer)? {
+            Done::Stopped => {
+                let what = "holds a large value in a tree of small ones";
+                Err(corrupt(self.pool(), self.root(), what))
+            }
+            done => Ok(done),
+        }
+    }
+
+    /// Locks `key` and makes the change; the old value, or its reference, stands in `buffer` afterwards.
+    pub(crate) fn write(
+        &self,
+        txn: &mut Txn,
+        key: &[u8],
+        (change, large_old): (Change<'_>, LargeOld),
+        buffer: &mut Vec<u8>,
+    ) -> Result<Done> {
         let value_len = match change {
-            Change::Put(value) | Change::InsertNew(value) => value.len(),
+            Change::Put(value) | Change::InsertNew(value) => value.bytes.len(),
             Change::Delete => 0,
         };
         let (size, limit) = (key.len() + value_len, self.entry_bytes_max());
@@ -110,7 +146,7 @@ impl BTree {
         }
         buffer.clear();
         let gaps = self.lock_for_write(txn, key)?;
-        let mut work = Work { txn, key, change, buffer, gaps, admitted: 0 };
+        let mut work = Work { txn, key, change, large_old, buffer, gaps, admitted: 0 };
         retry(|patient| self.attempt(&mut work, patient))
     }
 
@@ -120,10 +156,13 @@ impl BTree {
         let old_len = spot.live().map(|cell| cell.value_len);
         let value = match (work.change, old_len) {
             (Change::InsertNew(_), Some(_)) | (Change::Delete, None) => return Ok(Done::Nothing),
-            (Change::Delete, Some(_)) => &[][..],
+            (Change::Delete, Some(_)) => Stored::NOTHING,
             (Change::Put(value) | Change::InsertNew(value), _) => value,
         };
-        let cell = LEAF_HEADER + work.key.len() + value.len();
+        if work.large_old == LargeOld::Stop && spot.live().is_some_and(|cell| cell.large) {
+            return Ok(Done::Stopped);
+        }
+        let cell = LEAF_HEADER + work.key.len() + value.bytes.len();
         let payload = OPS_BYTES + cell + undo::body_len(work.key.len(), old_len.unwrap_or(0));
         let target = work.admit(target, payload)?;
         match (work.change, spot.found) {

@@ -33,6 +33,12 @@ impl Moves {
         self.moves.push(Move::Given(structure));
     }
 
+    /// What was done in several steps, all of which succeeded.
+    pub(crate) fn append(&mut self, done: Self) {
+        self.moves.extend(done.moves);
+        self.orphans.extend(done.orphans);
+    }
+
     /// The present point, for [`Moves::take_back`].
     pub fn mark(&self) -> usize {
         self.moves.len()
