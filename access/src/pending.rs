@@ -15,9 +15,9 @@
 //! nothing leaks, and no log record kind of its own is needed.
 //!
 //! Which rows are settled is known without locks: a transaction keeps [`Moves`] and tells
-//! [`Pending::free_later`] at its end; and right after a restart, when no transaction is left, all of them
-//! are ([`Pending::resume`]). Nobody but the owner of the row's lock changes a row, so each settled
-//! structure is queued once, and freed by [`Pending::step`], a batch of pages at a time.
+//! [`Pending::free_later`] at its end; and right after a restart, when no transaction is left but those in
+//! doubt, all but theirs are ([`Pending::resume`]). Nobody but the owner of the row's lock changes a row,
+//! so each settled structure is queued once, and freed by [`Pending::step`], a batch of pages at a time.
 //!
 //! To add a kind of structure: a number in [`Kind`], and an arm in the two functions that follow it.
 
@@ -177,10 +177,11 @@ impl Pending {
         self.settled.lock().extend(structures);
     }
 
-    /// After a restart, when no transaction is left: every row is settled.
-    pub fn resume(&self, txns: &Arc<TxnManager>) -> Result<()> {
+    /// After a restart, when no transaction is left but those in doubt: every row is settled that is in none
+    /// of their moves.
+    pub fn resume(&self, txns: &Arc<TxnManager>, in_doubt: &[Structure]) -> Result<()> {
         let rows = self.rows(&mut txns.begin_system()?)?;
-        self.free_later(rows);
+        self.free_later(rows.into_iter().filter(|row| !in_doubt.contains(row)));
         Ok(())
     }
 

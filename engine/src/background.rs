@@ -140,6 +140,7 @@ impl Engine {
     }
 
     fn house_step(&self) -> Duration {
+        self.retry_rollbacks();
         self.note("checkpoint", self.checkpoint_step());
         while self.note("freeing pages", self.free_step()) == Some(true) {}
         // Once round: a leaf that could not be tidied is noted again, and every commit may make it due.
@@ -197,6 +198,7 @@ impl Engine {
         let delay = self.options.relaxed_delay;
         self.note("log writer", self.wal.step(&self.clock, delay, Duration::ZERO));
         self.note("page cleaner", self.pool.step(self.clean_target()));
+        self.retry_rollbacks();
         self.note("checkpoint", self.checkpoint_step());
         self.note("freeing pages", self.free_step());
         self.note("tidying trees", self.tidy_step());

@@ -43,6 +43,12 @@ const ROW_TREE: u8 = Kind::Tree as u8;
 const CREATION: LockName = LockName::Key { tree: u64::MAX, hash: 0 };
 const EXCLUSIVE: LockMode = LockMode::Key { key: KeyMode::X, gap: argali_txn::Gap::None };
 
+/// Lets others create trees although `txn`, which may have created one, goes on: what it found missing and
+/// made is locked by name. For a transaction in doubt, which may do so for long.
+pub(crate) fn release_creation(txn: &mut Txn) {
+    txn.unlock(CREATION);
+}
+
 /// The catalog of one open database.
 pub(crate) struct Catalog {
     space: Arc<Space>,

@@ -11,13 +11,14 @@
 //! database alive, or it would never shut down. Nothing else in the workspace names both access methods
 //! and recovery: the parts meet here and only here.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use argali_access::Pending;
+use argali_access::{Pending, Structure};
 use argali_base::disk::DiskLock;
 use argali_base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Clock, Mutex, Ordering, thread};
-use argali_base::{Error, Lsn, Result};
+use argali_base::{Error, Lsn, Result, TxnId};
 use argali_recovery::{CheckpointPolicy, CheckpointReport, Checkpointer, Flush, Report};
 use argali_txn::{Durability, Isolation, TxnOptions};
 
@@ -25,6 +26,7 @@ use crate::background::Background;
 use crate::catalog::{Catalog, PENDING_ROOT};
 use crate::open::Stack;
 use crate::options::Options;
+use crate::prepared::Register;
 use crate::read::Read;
 use crate::session::Session;
 use crate::stats::{Stats, collect};
@@ -58,6 +60,10 @@ pub(crate) struct Engine {
     pub(crate) read_only: bool,
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
+    /// Transactions in doubt.
+    pub(crate) register: Register,
+    /// What is to be freed when a rollback is over that is running, or failed and is tried again.
+    pub(crate) owed: Mutex<HashMap<TxnId, Vec<Structure>>>,
     /// One at a time relieves a full log; see [`Engine::relieve_log`].
     relief: Mutex<()>,
 }
@@ -101,6 +107,8 @@ impl Engine {
             read_only,
             clock,
             counters: Counters::default(),
+            register: Register::default(),
+            owed: Mutex::default(),
             relief: Mutex::new(()),
         }
     }
@@ -130,6 +138,7 @@ impl Engine {
             return Ok(());
         }
         self.health.check()?;
+        self.retry_rollbacks();
         self.checkpointer.shut_down(self.stamp()?)
     }
 
@@ -321,8 +330,9 @@ impl Db {
     /// Ends background work, writes everything and marks the database clean, so that the next open has
     /// nothing to recover. Also done when the last handle drops, where errors have nowhere to go.
     ///
-    /// With transactions still open, or a backup under way, it fails with [`Error::Invalid`] and changes nothing; other clones of
-    /// this handle get [`Error::Closed`] from then on.
+    /// With transactions still open, or a backup under way, it fails with [`Error::Invalid`] and changes
+    /// nothing; other clones of this handle get [`Error::Closed`] from then on. Transactions in doubt may stay
+    /// so: the next open takes their locks again, for which it goes through a (short) restart.
     pub fn close(self) -> Result<()> {
         let open = self.0.sessions.load(Ordering::Acquire);
         if open > 0 {

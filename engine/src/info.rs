@@ -1,5 +1,6 @@
 //! Facts about a database that nobody has to open: for `argali info`, and for looking at a patient before
-//! touching it. Reads the control file, the end of the log and file sizes; writes and recovers nothing.
+//! touching it. Reads the control file, the log from the last checkpoint on, and file sizes; writes and
+//! recovers nothing.
 
 use std::path::Path;
 
@@ -7,11 +8,13 @@ use argali_base::disk::{OpenMode, OsDisk};
 use argali_base::sync::Arc;
 use argali_base::{Disk, Error, Lsn, Result};
 use argali_pager::TornPages;
+use argali_txn::Vote;
 use argali_wal::{Control, ControlFile, Wal};
 
 use crate::create::{DATA, Found, WAL_DIR, log_files, look};
 use crate::open::{at_path, torn_pages_from};
 use crate::options::Options;
+use crate::prepared::InDoubt;
 
 /// What can be known without opening (recovering, writing).
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct Info {
     pub torn_pages: TornPages,
     /// Whether the next open has nothing to recover.
     pub clean: bool,
+    /// Transactions in doubt, by gid: prepared, and not decided when the log ended.
+    pub prepared: Vec<InDoubt>,
     /// Where the log ends; `None` when it is damaged.
     pub log_end: Option<Lsn>,
     /// What is wrong with the log.
@@ -45,9 +50,12 @@ pub fn info_on(disk: &Arc<dyn Disk>) -> Result<Info> {
     }
     let control = ControlFile::open(Arc::clone(disk), false)?.get();
     let options = Options::new().log_options(control.segment_bytes);
-    let end = Wal::open_read_only(Arc::clone(disk), &control, options)
-        .map(|wal| wal.durable().end())
-        .map_err(|error| error.to_string());
+    let log = Wal::open_read_only(Arc::clone(disk), &control, options);
+    let log = log.and_then(|wal| Ok((wal.durable().end(), in_doubt(&control, &wal)?)));
+    let (end, prepared, log_fault) = match log {
+        Ok((end, prepared)) => (Some(end), prepared, None),
+        Err(error) => (None, Vec::new(), Some(error.to_string())),
+    };
     let mut log_files_found = Vec::new();
     for name in log_files(disk.as_ref())? {
         let bytes = length(disk.as_ref(), &format!("{WAL_DIR}/{name}"))?;
@@ -55,13 +63,26 @@ pub fn info_on(disk: &Arc<dyn Disk>) -> Result<Info> {
     }
     Ok(Info {
         torn_pages: torn_pages_from(control.torn_pages)?,
-        clean: end.is_ok() && control.clean_end == end.as_ref().ok().copied(),
-        log_end: end.as_ref().ok().copied(),
-        log_fault: end.err(),
+        clean: end.is_some() && control.clean_end == end,
+        prepared,
+        log_end: end,
+        log_fault,
         log_files: log_files_found,
         data_bytes: length(disk.as_ref(), DATA)?,
         control,
     })
+}
+
+/// Reads the log from the last checkpoint on, unless it ends with a clean shutdown: then nobody is in doubt.
+fn in_doubt(control: &Control, wal: &Wal) -> Result<Vec<InDoubt>> {
+    if control.clean_end == Some(wal.durable().end()) {
+        return Ok(Vec::new());
+    }
+    let found = argali_recovery::in_doubt(control, wal)?;
+    let described = found.iter().map(|txn| Ok(InDoubt::new(txn, &Vote::read(wal, txn)?)));
+    let mut all: Vec<InDoubt> = described.collect::<Result<_>>()?;
+    all.sort_by(|a, b| a.gid.cmp(&b.gid));
+    Ok(all)
 }
 
 fn length(disk: &dyn Disk, name: &str) -> Result<u64> {

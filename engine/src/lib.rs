@@ -53,6 +53,7 @@ mod db;
 mod info;
 mod open;
 mod options;
+mod prepared;
 mod read;
 mod restore;
 mod savepoint;
@@ -72,7 +73,9 @@ pub use argali_recovery::{
     CheckpointPolicy, CheckpointReport, Event, Flush, Never, Observed, PassReport,
     RecoveryObserver, RedoDecision, Report, Silent, Standard,
 };
-pub use argali_txn::{Durability, Isolation, LockStats};
+pub use argali_txn::{
+    Durability, GID_BYTES_MAX, Gap, Isolation, KeyMode, LockMode, LockName, LockStats,
+};
 pub use argali_wal::{ActiveTxn, Control, DirtyPage, Holder, LogId, LogStats, TxnState};
 
 pub use backup::{BackupOptions, BackupProgress, BackupReport};
@@ -81,6 +84,7 @@ pub use cursor::{Bookmark, Cursor, Row};
 pub use db::Db;
 pub use info::{Info, info, info_on};
 pub use options::{CACHE_PAGES_MIN, LOG_SEGMENTS_MIN, Mutations, Options};
+pub use prepared::InDoubt;
 pub use read::Read;
 pub use restore::Restore;
 pub use savepoint::Savepoint;

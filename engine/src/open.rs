@@ -11,7 +11,8 @@
 //! anything can be appended: a mark that outlived an append would let the next open skip its restart.
 //!
 //! Read-only opening never recovers and writes nothing, not even a lock file: it takes a clean database,
-//! or answers [`Error::NeedsRecovery`].
+//! or answers [`Error::NeedsRecovery`]. A database with transactions in doubt is not clean: who reads must be
+//! kept from what they changed.
 
 use std::io;
 use std::path::Path;
@@ -29,6 +30,7 @@ use argali_wal::{Control, ControlFile, Wal};
 use crate::create::{DATA, DOUBLEWRITE, Found, create, look};
 use crate::db::{Db, Engine, Shared};
 use crate::options::Options;
+use crate::prepared::Undecided;
 
 pub(crate) const LOCK: &str = "lock";
 
@@ -237,7 +239,7 @@ impl Stack {
         if self.control.get().clean_end.is_some() {
             self.control.update(|control| control.clean_end = None)?;
         }
-        let Restarted { report, in_doubt: _ } = if clean {
+        let Restarted { report, in_doubt } = if clean {
             let begun = Clock::system();
             self.wal.resume()?;
             let report = Report { total_time: begun.now(), ..Report::default() };
@@ -246,7 +248,13 @@ impl Stack {
             restart(&self.parts(Clock::system()), observer)?
         };
         let engine = Engine::new(self, report, false);
-        engine.pending.resume(&engine.txns)?;
+        let mut theirs = Vec::new();
+        for prepared in in_doubt {
+            let undecided = Undecided::adopted(prepared)?;
+            theirs.extend(undecided.structures());
+            engine.register.adopt(undecided)?;
+        }
+        engine.pending.resume(&engine.txns, &theirs)?;
         Ok(engine)
     }
 

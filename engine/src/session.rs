@@ -5,7 +5,8 @@
 //!            Deadlock, LockTimeout, Io, Corrupt, Poisoned, failed rollback
 //!  usable ────────────────────────────────────────────────────────────────► failed
 //!    │                                                                        │  every call: TxnFailed
-//!    └── commit ─► committed          drop, abort ─► rolled back ◄────────────┘
+//!    ├── commit ─► committed          drop, abort ─► rolled back ◄────────────┘
+//!    └── prepare ─► in doubt, and no session's any more (prepared.rs)
 //! ```
 //!
 //! Errors that leave everything as it was (`TooLarge`, `NotFound`, `LogFull`, …) leave the transaction
@@ -20,9 +21,11 @@
 use argali_access::{BTree, Moves, Rows, Structure};
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Error, Lsn, Result, TxnId};
-use argali_txn::{Durability, LockMode, LockName, Savepoint, Txn};
+use argali_txn::{Durability, LockMode, LockName, Prepared, Savepoint, Txn};
 
-use crate::db::{Counters, Shared};
+use crate::catalog;
+use crate::db::{Counters, Engine, Shared};
+use crate::prepared::Undecided;
 use crate::tree::Tree;
 
 /// One transaction of the facade.
@@ -180,14 +183,14 @@ impl Session {
         if let Some(cause) = state.failed.clone() {
             return Err(Error::TxnFailed { cause });
         }
+        // Whatever could still be refused comes first: then a failed commit leaves the rollback to us.
+        state.run(&self.shared, |txn, _| txn.admit_commit())?;
         let txn = state.txn.take().expect("only commit and abort take it, and they consume it");
         let result = txn.commit(durability);
         let effects = std::mem::take(&mut state.effects);
         if matches!(result, Ok(_) | Err(Error::CommitUnknown { .. })) {
             Counters::add(&self.shared.engine.counters.commits);
             self.shared.engine.pending.free_later(effects.moves.committed());
-        } else {
-            self.shared.engine.pending.free_later(effects.aborted());
         }
         result
     }
@@ -206,25 +209,75 @@ impl Session {
         self.roll_back()
     }
 
+    /// Leaves the transaction in doubt as `gid`. After an error it is rolled back, unless its vote is in the
+    /// log and only the durability of that is unknown.
+    pub(crate) fn prepare(self, gid: &str) -> Result<()> {
+        let claim = self.shared.engine.register.claim(gid)?;
+        let mut state = self.state.lock();
+        let note = state.effects.moves.encode();
+        let cast = state.run(&self.shared, |txn, _| {
+            catalog::release_creation(txn);
+            txn.prepare(gid, &note)
+        });
+        let txn = state.txn.take_if(|txn| txn.is_in_doubt());
+        let vote = cast?;
+        let txn = txn.expect("whoever has cast a vote is in doubt");
+        let undecided =
+            Undecided::new(Prepared::new(txn, vote), std::mem::take(&mut state.effects));
+        claim.leave_in_doubt(Box::new(undecided));
+        Ok(())
+    }
+
     fn roll_back(&self) -> Result<()> {
         let mut state = self.state.lock();
         let Some(txn) = state.txn.take() else { return Ok(()) };
-        // Before the locks go: whoever gets them next must find the flags right.
-        let to_free = std::mem::take(&mut state.effects).aborted();
-        let result = txn.abort();
+        let effects = std::mem::take(&mut state.effects);
         if state.wrote {
             Counters::add(&self.shared.engine.counters.aborts);
         }
-        if result.is_ok() {
-            self.shared.engine.pending.free_later(to_free);
+        self.shared.engine.roll_back(self.id, effects, || txn.abort())
+    }
+}
+
+impl Engine {
+    /// Runs the rollback `abort` of transaction `id` and sees to its effects. When it fails, they wait until
+    /// a later try is over.
+    pub(crate) fn roll_back(
+        &self,
+        id: TxnId,
+        effects: Effects,
+        abort: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        // Before the locks go: whoever gets them next must find the flags right. And before the first try:
+        // the second one may be over before we hear that the first failed.
+        self.owe(id, effects.aborted());
+        abort()?;
+        self.settle(id);
+        Ok(())
+    }
+
+    /// Tries rollbacks again that failed.
+    pub(crate) fn retry_rollbacks(&self) {
+        self.txns.retry_stranded().into_iter().for_each(|id| self.settle(id));
+    }
+
+    fn owe(&self, id: TxnId, to_free: Vec<Structure>) {
+        if !to_free.is_empty() {
+            self.owed.lock().insert(id, to_free);
         }
-        result
+    }
+
+    /// The rollback of `id` is over: what it left can be freed.
+    fn settle(&self, id: TxnId) {
+        if let Some(to_free) = self.owed.lock().remove(&id) {
+            self.pending.free_later(to_free);
+        }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // A failed rollback poisons or is repeated by the next restart; nobody is here to tell.
+        // A failed rollback is tried again in the background; nobody is here to tell.
         let _ = self.roll_back();
         self.shared.session_ends();
     }

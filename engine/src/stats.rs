@@ -37,8 +37,10 @@ pub struct Stats {
     pub pages_in_use: u64,
     /// Page space: tree nodes joined, pages given back, thin leaves noted.
     pub space: argali_access::SpaceStats,
-    /// Transactions whose rollback failed, and why: they keep their locks and hold the log until the
-    /// database is opened again.
+    /// Transactions prepared and not decided; see [`crate::Db::prepared`].
+    pub in_doubt: usize,
+    /// Transactions whose rollback failed, and why: they keep their locks and hold the log until a later try
+    /// succeeds. Background work tries again and again.
     pub stranded: Vec<(TxnId, String)>,
     /// Why the database is poisoned.
     pub poisoned: Option<String>,
@@ -69,6 +71,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         frees_waiting: engine.pending.waiting() as u64,
         pages_in_use: engine.space.pages_in_use()?,
         space: engine.space.stats(),
+        in_doubt: engine.register.len(),
         stranded: engine.txns.stranded(),
         poisoned: match engine.health.check() {
             Err(Error::Poisoned { cause }) => Some(cause),

@@ -166,6 +166,18 @@ impl Write {
         self.read.into_session().commit(durability)
     }
 
+    /// First half of a two-phase commit: when this returns, the transaction survives any crash and can be both
+    /// committed and aborted, by [`Db::commit_prepared`](crate::Db::commit_prepared) and
+    /// [`Db::abort_prepared`](crate::Db::abort_prepared). Until then it keeps its locks. `gid` names it: at
+    /// most [`GID_BYTES_MAX`](crate::GID_BYTES_MAX) bytes, not empty, and nobody else's
+    /// ([`Error::Exists`](crate::Error::Exists)).
+    ///
+    /// After an error the transaction was aborted. Only after [`Error::Poisoned`](crate::Error::Poisoned) the next
+    /// open may find it in doubt.
+    pub fn prepare(self, gid: &str) -> Result<()> {
+        self.read.into_session().prepare(gid)
+    }
+
     /// Takes everything back, as dropping does, but reports errors.
     pub fn abort(self) -> Result<()> {
         self.read.into_session().abort()

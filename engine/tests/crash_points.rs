@@ -5,15 +5,26 @@
 
 mod crash;
 
-use argali::Result;
-use crash::{Campaign, Client, TORN_PAGES, options, seeds, workload};
+use std::time::Duration;
+
+use argali::{Options, Result};
+use crash::{Campaign, Client, TORN_PAGES, doubt, options, seeds, workload};
 
 /// Runs `workload` over the seeds in both torn-page modes.
 fn campaign(name: &'static str, stride: usize, workload: fn(&mut Client) -> Result<()>) {
+    campaign_with(&options(), name, stride, workload);
+}
+
+fn campaign_with(
+    options: &Options,
+    name: &'static str,
+    stride: usize,
+    workload: fn(&mut Client) -> Result<()>,
+) {
     let stride = std::env::var("ARGALI_STRIDE").map_or(stride, |text| text.parse().unwrap());
     for seed in seeds() {
         for mode in TORN_PAGES {
-            let options = options().torn_pages(mode);
+            let options = options.clone().torn_pages(mode);
             let campaign = Campaign { name, seed, options, workload, stride, nested_every: 40 };
             let tally = campaign.run();
             println!("{name} seed {seed} {mode:?}: {tally:?}");
@@ -60,4 +71,11 @@ fn trees_created_and_dropped() {
 #[test]
 fn ranges_deleted() {
     campaign("ranges", 1, workload::ranges);
+}
+
+/// With locks that are refused at once: after each recovery somebody asks for what is in doubt.
+#[test]
+fn prepared_transactions() {
+    let options = options().lock_timeout(Duration::from_micros(1));
+    campaign_with(&options, "in doubt", 1, doubt::in_doubt);
 }

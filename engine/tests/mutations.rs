@@ -11,17 +11,22 @@
 mod crash;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use argali::{Mutations, Result, TornPages};
-use crash::{Campaign, Client, options, workload};
+use crash::{Campaign, Client, doubt, options, workload};
 
 /// A rule in words, the torn-page mode it matters in, and how it is broken.
 type Switch = (&'static str, TornPages, fn(&mut Mutations));
 type Workload = fn(&mut Client) -> Result<()>;
 
 /// Workloads by how soon they tend to notice something.
-const WORKLOADS: [(&str, Workload); 3] =
-    [("checkpoints", workload::checkpoints), ("steal", workload::steal), ("mix", workload::mix)];
+const WORKLOADS: [(&str, Workload); 4] = [
+    ("checkpoints", workload::checkpoints),
+    ("steal", workload::steal),
+    ("mix", workload::mix),
+    ("in doubt", doubt::in_doubt),
+];
 
 /// What the campaign finds with `mutations`; `None` when all promises seem kept. A panic counts: an
 /// assertion that fires is a rule that is watched.
@@ -31,7 +36,9 @@ fn found(mode: TornPages, mutations: &Mutations) -> Option<String> {
     let mut result = None;
     'search: for seed in 1..4 {
         for (name, workload) in WORKLOADS {
-            let options = options().torn_pages(mode).mutations(mutations.clone());
+            // Locks are refused at once: somebody asks for what is in doubt after each recovery.
+            let options = options().lock_timeout(Duration::from_micros(1));
+            let options = options.torn_pages(mode).mutations(mutations.clone());
             let campaign = Campaign { name, seed, options, workload, stride: 7, nested_every: 5 };
             let ended = catch_unwind(AssertUnwindSafe(|| campaign.try_run()));
             result = match ended {
@@ -52,7 +59,7 @@ fn found(mode: TornPages, mutations: &Mutations) -> Option<String> {
 #[test]
 fn every_broken_rule_is_noticed() {
     use TornPages::{DoubleWrite, FullPageImage};
-    let switches: [Switch; 13] = [
+    let switches: [Switch; 15] = [
         ("no force at commit", DoubleWrite, |m| m.txn.no_force_at_commit = true),
         ("log written, not synced", DoubleWrite, |m| m.wal.no_force = true),
         ("page before log", DoubleWrite, |m| {
@@ -74,6 +81,8 @@ fn every_broken_rule_is_noticed() {
             m.recovery.early_truncation = true;
             m.wal.early_truncation = true;
         }),
+        ("prepared counted as losers", DoubleWrite, |m| m.recovery.prepared_are_losers = true),
+        ("locks of prepared not taken again", DoubleWrite, |m| m.txn.forget_prepared_locks = true),
         ("restart without its first sync", DoubleWrite, |m| m.wal.skip_first_sync = true),
         ("no directory sync", DoubleWrite, |m| m.wal.no_dir_sync = true),
     ];

@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! open                                 opens (or creates), shows what the restart decided
-//! t1: begin | put T k=v … | delete T k … | get T k | tree T | drop T | commit | abort
+//! t1: begin | put T k=v … | delete T k … | get T k | tree T | drop T | commit | abort | prepare GID
 //! t1: try T k=v … keep=no              the puts behind a savepoint, released or rolled back
 //! checkpoint nothing|old|everything
+//! commit-prepared GID | abort-prepared GID
+//! prepared                             who is in doubt, since when, with which locks
 //! crash | kill | close                 power cut losing all that was not synced; process kill; shutdown
 //! scan T | trees | verify | log        `log` shows the records on disk since it was last asked
 //! ```
@@ -59,6 +61,7 @@ impl Story {
     fn open(&mut self) -> Output {
         let options = Options::new().page_size(4096).segment_bytes(64 << 10);
         let options = options.log_limit_bytes(8 << 20).background_threads(false);
+        let options = options.lock_timeout(std::time::Duration::ZERO);
         let options = options.checkpoint_policy(Arc::new(Never));
         let mut lines = Lines::default();
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
@@ -116,6 +119,11 @@ impl Story {
                 let write = self.writes.remove(id).ok_or("no such transaction")?;
                 Ok(format!("{}\n", write.commit()?))
             }
+            "prepare" => {
+                let gid = command.consume_args().next_pos().ok_or("which gid?")?.to_owned();
+                self.writes.remove(id).ok_or("no such transaction")?.prepare(&gid)?;
+                Ok(String::new())
+            }
             "abort" => {
                 self.writes.remove(id).ok_or("no such transaction")?.abort()?;
                 Ok(String::new())
@@ -134,6 +142,21 @@ impl Story {
         }
         read.finish()?;
         Ok(if out.is_empty() { "(empty)\n".into() } else { out })
+    }
+
+    fn prepared(&self) -> Output {
+        let mut out = String::new();
+        for one in self.db()?.prepared() {
+            writeln!(
+                out,
+                "{} is {}, first {}, vote {}",
+                one.gid, one.txn, one.first, one.prepared
+            )?;
+            for (name, mode) in &one.locks {
+                writeln!(out, "    {mode} on {name}")?;
+            }
+        }
+        Ok(if out.is_empty() { "nobody\n".into() } else { out })
     }
 
     fn checkpoint(&self, kind: &str) -> Output {
@@ -160,7 +183,11 @@ fn on_tree(write: &mut Write, command: &Command) -> Output {
     match command.name.as_str() {
         "tree" => {}
         "get" => {
-            let value = write.get(&tree, args.next_pos().ok_or("which key?")?)?;
+            let value = write.get(&tree, args.next_pos().ok_or("which key?")?);
+            if let Err(argali::Error::LockTimeout { lock, holder, .. }) = value {
+                return Ok(format!("not granted: {lock}, held by {holder}\n"));
+            }
+            let value = value?;
             return Ok(value.map_or("none\n".into(), |value| format!("{}\n", text(&value))));
         }
         "put" => put(write, &tree, &mut args)?,
@@ -251,6 +278,9 @@ impl Runner for Story {
                 self.writes.clear();
                 self.db.take().ok_or("the database is not open")?.close()?;
             }
+            ("commit-prepared", Some(gid)) => drop(self.db()?.commit_prepared(gid)?),
+            ("abort-prepared", Some(gid)) => self.db()?.abort_prepared(gid)?,
+            ("prepared", None) => return self.prepared(),
             ("scan", Some(name)) => return self.scan(name),
             ("trees", None) => return Ok(format!("{:?}\n", self.db()?.read()?.trees()?)),
             ("verify", None) => {

@@ -124,8 +124,9 @@ impl Story {
                 return Ok(format!("{}\n", if got { "granted" } else { "refused" }));
             }
             ("prepare", [gid]) => {
-                let txn = self.txns.remove(name).ok_or("just begun")?;
-                self.prepared.push(txn.prepare(gid, Vec::new())?);
+                let mut txn = self.txns.remove(name).ok_or("just begun")?;
+                let vote = txn.prepare(gid, &[])?;
+                self.prepared.push(Prepared::new(txn, vote));
             }
             ("abort", []) => self.txns.remove(name).ok_or("just begun")?.abort()?,
             _ => return Err(format!("a transaction cannot {verb} {args:?}").into()),
@@ -137,6 +138,7 @@ impl Story {
         let at = self.prepared.iter().position(|one| one.vote().gid == gid);
         let mut one = self.prepared.remove(at.ok_or("nobody of that name is in doubt")?);
         if commits {
+            one.admit_commit()?;
             one.commit()?;
         } else {
             one.decide_abort()?;

@@ -52,6 +52,15 @@ impl Txn {
         self.finish_commit(commit, durability)
     }
 
+    /// Takes the log space of [`Txn::commit`]. After an error everything is as it was; afterwards `commit` rolls
+    /// nothing back by itself: it succeeds, or its outcome is unknown.
+    pub fn admit_commit(&mut self) -> Result<()> {
+        if self.last_lsn().is_none() {
+            return Ok(());
+        }
+        self.space.admit_ending(&self.manager.wal)
+    }
+
     /// Nothing was written; but what was read must not be told before it is durable.
     fn finish_reading(&mut self, durability: Durability) -> Result<Lsn> {
         self.release_locks(Lsn::NONE);

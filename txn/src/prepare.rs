@@ -39,27 +39,32 @@ pub struct Prepared {
 }
 
 impl Txn {
-    /// First phase: forces a vote that makes the transaction outlive this process, and leaves it in doubt.
-    /// `note` is kept with it. After an error the transaction is rolled back, unless the vote was in the log
-    /// already and only its durability is unknown ([`Error::Poisoned`]): then the next open may find it in
-    /// doubt.
+    /// First phase: forces a vote that makes the transaction outlive this process, and leaves it in doubt: go
+    /// on with [`Prepared::new`]. `note` is kept with the vote. After an error before the vote was in the log
+    /// everything is as it was. Was it only not found durable ([`Error::Poisoned`]), the transaction is
+    /// [in doubt](Txn::is_in_doubt), must be dropped, and may be found by the next open.
     ///
     /// # Panics
     /// When it is no user's transaction.
-    pub fn prepare(mut self, gid: &str, note: Vec<u8>) -> Result<Prepared> {
+    pub fn prepare(&mut self, gid: &str, note: &[u8]) -> Result<Vote> {
         assert!(self.kind == Kind::User, "{} is the engine's and has nobody to ask", self.id);
-        if let Some(cause) = self.failed.take() {
-            self.abort()?;
-            return Err(Error::TxnFailed { cause });
+        if let Some(cause) = &self.failed {
+            return Err(Error::TxnFailed { cause: cause.clone() });
         }
         assert_eq!(self.mode, Mode::Forward, "{} prepares while rolling back", self.id);
         check_gid(gid)?;
-        self.unlock(LockName::Database); // P4
-        let locks = self.kit().held.iter().collect();
-        let vote = Vote { gid: gid.to_owned(), locks, reserve_bytes: 0, note };
+        let locks = self.kit().held.iter().filter(|(name, _)| *name != LockName::Database); // P4
+        let (gid, locks) = (gid.to_owned(), locks.collect());
+        let vote = Vote { gid, locks, reserve_bytes: 0, note: note.to_vec() };
         let (vote, at) = self.cast(vote)?;
+        self.unlock(LockName::Database); // P4
         self.manager.wait_durable(at, Durability::Sync)?; // P1
-        Ok(Prepared { txn: self, vote })
+        Ok(vote)
+    }
+
+    /// Whether it has voted and was not decided.
+    pub fn is_in_doubt(&self) -> bool {
+        self.mode == Mode::InDoubt
     }
 
     /// Appends the vote, piece by piece; LSN of the last one.
@@ -115,6 +120,15 @@ impl Txn {
 }
 
 impl Prepared {
+    /// A transaction that has cast `vote`.
+    ///
+    /// # Panics
+    /// When it has not.
+    pub fn new(txn: Txn, vote: Vote) -> Self {
+        assert!(txn.is_in_doubt(), "{} has cast no vote", txn.id);
+        Self { txn, vote }
+    }
+
     /// Its number.
     pub fn id(&self) -> TxnId {
         self.txn.id()
@@ -130,8 +144,18 @@ impl Prepared {
         self.txn.kit().slot.lock().entry()
     }
 
+    /// Takes the log space of a commit: what could stand in its way. After an error the transaction is still
+    /// in doubt.
+    pub fn admit_commit(&mut self) -> Result<()> {
+        self.txn.admit_commit()
+    }
+
     /// Second phase: commits, whatever happened since. As [`Txn::commit`], `Durability::Sync`.
+    ///
+    /// # Panics
+    /// When [`Prepared::admit_commit`] has not taken the space: an error could now roll it back.
     pub fn commit(mut self) -> Result<Lsn> {
+        assert!(self.txn.space.covers_ending(), "{} commits without an admission", self.txn.id);
         self.txn.mode = Mode::Forward;
         self.txn.commit(Durability::Sync)
     }

@@ -102,7 +102,11 @@ impl Txn {
 
     /// Rolls back with CLRs, appends `End`, releases the locks. After an error it keeps its locks until a
     /// later try succeeds (see [`stranded`](crate::TxnManager::stranded)).
+    ///
+    /// # Panics
+    /// When it is in doubt: then it is not for its owner to decide.
     pub fn abort(mut self) -> Result<()> {
+        assert!(!self.is_in_doubt(), "P2: {} is in doubt", self.id);
         self.take_back()
     }
 

@@ -89,6 +89,11 @@ impl LogSpace {
         self.admit_reserved(wal, ENDING_BYTES)
     }
 
+    /// Whether the records that end the transaction can be appended at once.
+    pub(crate) fn covers_ending(&self) -> bool {
+        self.left() >= ENDING_BYTES
+    }
+
     fn admit_reserved(&mut self, wal: &Wal, bytes: usize) -> Result<()> {
         if self.left() < bytes {
             // What the last record did not need stays reserved: admissions are estimates.

@@ -8,10 +8,10 @@ mod common;
 
 use std::sync::Arc;
 
-use argali_base::{Error, Lsn};
+use argali_base::{Error, Lsn, Result};
 use argali_txn::{
-    Durability, GID_BYTES_MAX, Gap, KeyMode, LockMode, LockName, Prepared, TxnManager, TxnOptions,
-    Vote,
+    Durability, GID_BYTES_MAX, Gap, KeyMode, LockMode, LockName, Prepared, Txn, TxnManager,
+    TxnOptions, Vote,
 };
 use argali_wal::{LogOptions, TxnState};
 use common::{Setup, World};
@@ -28,6 +28,16 @@ fn active(txns: &TxnManager) -> Vec<argali_wal::ActiveTxn> {
     active
 }
 
+fn prepare(mut txn: Txn, gid: &str, note: &[u8]) -> Result<Prepared> {
+    let vote = txn.prepare(gid, note)?;
+    Ok(Prepared::new(txn, vote))
+}
+
+fn commit(mut prepared: Prepared) -> Lsn {
+    prepared.admit_commit().unwrap();
+    prepared.commit().unwrap()
+}
+
 fn abort(mut prepared: Prepared) {
     prepared.decide_abort().unwrap();
     prepared.abort().unwrap();
@@ -39,7 +49,7 @@ fn a_vote_is_durable_and_nobody_but_a_decision_ends_it() {
     let mut txn = world.begin();
     txn.lock(NAME, LockMode::X).unwrap();
     world.add(&mut txn, 0, 0, 5).unwrap();
-    let prepared = txn.prepare("order 12", b"note".to_vec()).unwrap();
+    let prepared = prepare(txn, "order 12", b"note").unwrap();
     let chain = prepared.chain();
     assert!(world.wal.durable().covers(chain.last), "P1");
     assert_eq!(chain.state, TxnState::Prepared);
@@ -62,9 +72,9 @@ fn each_decision_leaves_its_records() {
             let id = txn.id();
             txn.lock(LockName::Tree(id.get()), LockMode::X).unwrap();
             world.add(&mut txn, 0, 0, 5).unwrap();
-            let prepared = txn.prepare(gid, Vec::new()).unwrap();
+            let prepared = prepare(txn, gid, b"").unwrap();
             if gid == "yes" {
-                let commit = prepared.commit().unwrap();
+                let commit = commit(prepared);
                 assert!(world.wal.durable().covers(commit), "P3");
             } else {
                 abort(prepared);
@@ -96,7 +106,7 @@ fn the_decision_for_a_rollback_is_durable_before_anything_is_taken_back() {
     let world = World::new();
     let mut txn = world.begin();
     world.add(&mut txn, 0, 0, 5).unwrap();
-    let mut prepared = txn.prepare("no", Vec::new()).unwrap();
+    let mut prepared = prepare(txn, "no", b"").unwrap();
     prepared.decide_abort().unwrap();
     let chain = prepared.chain();
     assert_eq!(chain.state, TxnState::Running, "a loser from now on");
@@ -117,7 +127,7 @@ fn a_restart_takes_locks_and_log_space_again() {
     txn.lock(key, mode).unwrap();
     world.add(&mut txn, 0, 0, 5).unwrap();
     let reserved = world.wal.stats().reserved_bytes;
-    let before = txn.prepare("later", Vec::new()).unwrap();
+    let before = prepare(txn, "later", b"").unwrap();
     let (chain, vote) = (before.chain(), before.vote().clone());
     assert!(vote.reserve_bytes >= reserved);
     drop(before);
@@ -144,7 +154,7 @@ fn a_rollback_waits_for_whoever_checks_the_database() {
     let world = World::new();
     let mut txn = world.begin();
     world.add(&mut txn, 0, 0, 5).unwrap();
-    let mut prepared = txn.prepare("no", Vec::new()).unwrap();
+    let mut prepared = prepare(txn, "no", b"").unwrap();
     let mut check = world.begin();
     check.lock(LockName::Database, LockMode::S).unwrap();
     std::thread::scope(|scope| {
@@ -169,7 +179,7 @@ fn more_locks_than_a_record_holds_go_out_in_pieces() {
     for hash in 0..20_000 {
         txn.lock(name(hash), mode).unwrap();
     }
-    let before = txn.prepare("large", vec![7; 1000]).unwrap();
+    let before = prepare(txn, "large", &[7; 1000]).unwrap();
     let pieces = world.log().lines().filter(|line| line.contains("prepare")).count();
     assert_eq!(pieces, 3, "360 KB in pieces of 128 KiB");
     let (chain, vote) = (before.chain(), before.vote().clone());
@@ -177,7 +187,7 @@ fn more_locks_than_a_record_holds_go_out_in_pieces() {
     drop(before);
     let prepared = next_life(&world).adopt_prepared(chain).unwrap();
     assert_eq!(prepared.vote().locks.len(), 20_000);
-    assert!(!prepared.commit().unwrap().is_none());
+    assert!(!commit(prepared).is_none());
 }
 
 #[test]
@@ -185,7 +195,7 @@ fn a_transaction_without_changes_can_vote_too() {
     let world = World::new();
     let mut txn = world.begin();
     txn.lock(NAME, LockMode::S).unwrap();
-    let prepared = txn.prepare("reader", Vec::new()).unwrap();
+    let prepared = prepare(txn, "reader", b"").unwrap();
     assert!(!world.begin().try_lock(NAME, LockMode::X), "read locks stay as well");
     abort(prepared);
     assert!(world.begin().try_lock(NAME, LockMode::X));
@@ -198,7 +208,7 @@ fn a_vote_that_cannot_be_cast_is_a_rollback() {
     for (gid, limit) in [(String::new(), false), ("x".repeat(GID_BYTES_MAX + 1), true)] {
         let mut txn = world.begin();
         world.add(&mut txn, 0, 0, 5).unwrap();
-        match txn.prepare(&gid, Vec::new()) {
+        match prepare(txn, &gid, b"") {
             Err(Error::TooLarge { limit: GID_BYTES_MAX, .. }) => assert!(limit),
             Err(Error::Invalid { what: "gid", .. }) => assert!(!limit),
             other => panic!("{other:?}"),
@@ -215,7 +225,7 @@ fn a_full_log_refuses_votes_but_no_decision() {
     let world = World::with(&Setup { log, ..Setup::default() });
     let mut txn = world.begin();
     world.add(&mut txn, 0, 0, 5).unwrap();
-    let prepared = txn.prepare("early", Vec::new()).unwrap();
+    let prepared = prepare(txn, "early", b"").unwrap();
     let mut late = world.begin();
     world.add(&mut late, 1, 0, 1).unwrap();
     let full = loop {
@@ -227,7 +237,7 @@ fn a_full_log_refuses_votes_but_no_decision() {
         drop(filler.commit(Durability::Relaxed));
     };
     assert!(matches!(full, Error::LogFull { .. }), "{full}");
-    let refused = late.prepare("late", vec![1; 40_000]);
+    let refused = prepare(late, "late", &vec![1; 40_000]);
     assert!(matches!(refused, Err(Error::LogFull { .. })), "{refused:?}");
     assert_eq!(world.value(1, 0), 0, "a vote against");
     abort(prepared);
@@ -239,11 +249,11 @@ fn two_in_doubt_cannot_hold_one_lock() {
     let world = World::new();
     let mut txn = world.begin();
     txn.lock(NAME, LockMode::X).unwrap();
-    let first = txn.prepare("one", Vec::new()).unwrap().chain();
+    let first = prepare(txn, "one", b"").unwrap().chain();
     // Another life that forgot the first one gives the lock away.
     let mut txn = next_life(&world).begin(TxnOptions::default()).unwrap();
     txn.lock(NAME, LockMode::X).unwrap();
-    let second = txn.prepare("two", Vec::new()).unwrap().chain();
+    let second = prepare(txn, "two", b"").unwrap().chain();
     let txns = next_life(&world);
     let _first = txns.adopt_prepared(first).unwrap();
     let error = txns.adopt_prepared(second).unwrap_err();
@@ -255,7 +265,7 @@ fn a_place_without_a_vote_is_corruption() {
     let world = World::new();
     let mut txn = world.begin();
     let update = world.add(&mut txn, 0, 0, 5).unwrap();
-    let chain = txn.prepare("x", Vec::new()).unwrap().chain();
+    let chain = prepare(txn, "x", b"").unwrap().chain();
     let lie = argali_wal::ActiveTxn { last: update, ..chain };
     let error = next_life(&world).adopt_prepared(lie).unwrap_err();
     assert!(error.is_corruption() && error.to_string().contains("update"), "{error}");

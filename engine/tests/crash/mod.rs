@@ -14,14 +14,17 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod copies;
+pub mod doubt;
 pub mod workload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use argali::disk::{Disk, Loss, SimDisk};
 use argali::{Db, Error, Options, Result, Silent, Standard, TornPages, Tree, Write};
+
+use doubt::Gid;
 
 /// What a database holds: tree name → key → value.
 pub type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -118,6 +121,8 @@ pub struct Client {
     pub disk: SimDisk,
     pub rng: fastrand::Rng,
     pub oracle: Oracle,
+    /// Gids, in the order they were prepared.
+    pub in_doubt: VecDeque<String>,
     serial: u64,
 }
 
@@ -130,16 +135,18 @@ pub struct Work<'w> {
 }
 
 /// How a transaction ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum End {
     Commit,
     Abort,
+    /// In doubt; the gid says how it will end.
+    Prepare(String),
 }
 
 impl Client {
     pub fn new(db: Db, disk: SimDisk, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Self { db, disk, rng, oracle: Oracle::new(), serial: 0 }
+        Self { db, disk, rng, oracle: Oracle::new(), in_doubt: VecDeque::new(), serial: 0 }
     }
 
     /// Runs one transaction and writes down what was promised.
@@ -148,16 +155,33 @@ impl Client {
         let mut state = self.oracle.states.last().expect("the empty state is there").clone();
         let (rng, serial) = (&mut self.rng, &mut self.serial);
         let end = body(&mut Work { write: &mut write, state: &mut state, rng, serial })?;
+        let promise = match &end {
+            End::Abort => false,
+            End::Commit => true,
+            // From the vote on the end is certain, whenever somebody hears of it.
+            End::Prepare(gid) => Gid::parse(gid).commits,
+        };
+        if promise {
+            self.oracle.tried.push(self.disk.io_count());
+            self.oracle.states.push(state);
+        }
         match end {
-            End::Abort => write.abort(),
-            End::Commit => {
-                self.oracle.tried.push(self.disk.io_count());
-                self.oracle.states.push(state);
-                write.commit()?;
-                self.oracle.acked.push(self.disk.io_count());
-                Ok(())
+            End::Abort => write.abort()?,
+            End::Commit => drop(write.commit()?),
+            End::Prepare(gid) => {
+                write.prepare(&gid)?;
+                self.in_doubt.push_back(gid);
             }
         }
+        if promise {
+            self.oracle.acked.push(self.disk.io_count());
+        }
+        Ok(())
+    }
+
+    /// Tells whoever has been in doubt longest how it ends.
+    pub fn decide(&mut self) -> Result<()> {
+        self.in_doubt.pop_front().map_or(Ok(()), |gid| doubt::decide(&self.db, &gid))
     }
 }
 
@@ -306,6 +330,7 @@ impl Campaign {
 pub fn recover(options: &Options, oracle: &Oracle, n: u64, disk: &SimDisk) -> Result<(), String> {
     let in_step = |step: &'static str| move |error: Error| format!("{step}: {error}");
     let db = open(options, disk).map_err(in_step("open"))?;
+    doubt::decide_all(&db, disk)?;
     let found = dump(&db).map_err(in_step("dump"))?;
     oracle.check(n, &found)?;
     let again = disk.process_kill();

@@ -4,13 +4,13 @@
 //! invariant across rows, `splits` changes the shape of the tree, `steal` rolls back transactions larger
 //! than the cache, `joins` fills a tree and empties it again and again, `checkpoints` takes every kind of
 //! them in the middle of transactions, `ddl` creates and drops trees, `ranges` deletes many rows at a
-//! time.
+//! time. What is prepared is in `doubt.rs`.
 
 use argali::{Flush, Result};
 
 use super::{Client, End, Work};
 
-fn key(n: u64) -> Vec<u8> {
+pub fn key(n: u64) -> Vec<u8> {
     format!("k{n:04}").into_bytes()
 }
 

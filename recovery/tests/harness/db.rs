@@ -295,6 +295,7 @@ pub fn gid(commits: bool, serial: u64) -> String {
 /// Ends a prepared transaction as its gid says.
 pub fn decide(mut prepared: Prepared) -> Result<()> {
     if prepared.vote().gid.starts_with("commit") {
+        prepared.admit_commit()?;
         return prepared.commit().map(drop);
     }
     prepared.decide_abort()?;

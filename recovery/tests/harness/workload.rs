@@ -437,13 +437,14 @@ impl<'d> Workload<'d> {
     /// now, one that will abort never is.
     fn prepare(&mut self, at: usize) -> Result<()> {
         let session = std::mem::take(&mut self.sessions[at]);
-        let Some(txn) = session.txn else { return Ok(()) };
+        let Some(mut txn) = session.txn else { return Ok(()) };
         let commits = self.rng.bool();
         self.gids += 1;
         if commits {
             self.story.event(self.disk.io_count(), &session.effects);
         }
-        let prepared = txn.prepare(&gid(commits, self.gids), Vec::new())?;
+        let vote = txn.prepare(&gid(commits, self.gids), &[])?;
+        let prepared = Prepared::new(txn, vote);
         self.story.acknowledge(self.disk.io_count());
         self.prepared.push_back((prepared, session.owned));
         Ok(())
