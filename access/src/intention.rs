@@ -15,16 +15,17 @@ pub(crate) const KEY_S: LockMode = LockMode::Key { key: KeyMode::S, gap: Gap::No
 pub(crate) const KEY_X: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::None };
 
 /// Takes the intention locks on the database and on the tree or heap with root page `root`, once per
-/// transaction. Returns what is now held there; a system transaction counts as holding it all.
+/// transaction; if it has locked many rows there, it tries to lock the whole thing for them (escalation).
+/// Returns what is now held there; a system transaction counts as holding it all. Nothing may be latched.
 pub(crate) fn intend(txn: &mut Txn, root: PageId, mode: LockMode) -> Result<LockMode> {
     if !txn.takes_locks() {
         return Ok(LockMode::X);
     }
     let name = LockName::Tree(root.get());
-    if let Some(held) = txn.holds(name).filter(|held| held.covers(mode)) {
-        return Ok(held);
+    if !txn.holds(name).is_some_and(|held| held.covers(mode)) {
+        txn.lock(LockName::Database, mode)?;
+        txn.lock(name, mode)?;
     }
-    txn.lock(LockName::Database, mode)?;
-    txn.lock(name, mode)?;
+    txn.escalate(root.get());
     Ok(txn.holds(name).unwrap_or(mode))
 }

@@ -150,12 +150,26 @@ fn threads_share_leaves_in_a_pool_of_64_frames() {
 /// the total, always: it would miss money that moved behind its back into a gap it had passed.
 #[test]
 fn no_phantoms_under_transfers() {
+    let world = transfers(usize::MAX);
+    assert_eq!(world.txns.lock_stats().escalations, 0);
+}
+
+/// The same when scans lock the whole tree in their middle, if they can.
+#[test]
+fn no_phantoms_under_transfers_and_escalation() {
+    let world = transfers(20);
+    assert!(world.txns.lock_stats().escalations > 0, "{:?}", world.txns.lock_stats());
+}
+
+fn transfers(escalate_at: usize) -> World {
     const TOTAL: u64 = 60;
     let world = World::with(&Setup { frames: 24, ..Setup::default() });
+    world.txns.set_escalation(usize::MAX);
     let tree = world.tree();
     run(&world, Isolation::Serializable, |txn| {
         (0..TOTAL).try_for_each(|n| tree.put(txn, &account(n * 3), &1_u64.to_le_bytes()).map(drop))
     });
+    world.txns.set_escalation(escalate_at);
     let (done, sums) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         let movers: Vec<_> = (0..2)
@@ -188,6 +202,7 @@ fn no_phantoms_under_transfers() {
         done.store(true, Ordering::Release);
     });
     world.verify(&[&tree]);
+    world
 }
 
 /// Padded, so that 200 accounts take several leaves.

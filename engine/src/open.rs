@@ -205,6 +205,7 @@ impl Stack {
         register_undo(&self.space, &mut handlers);
         self.txns.set_handlers(handlers);
         self.txns.set_mutations(self.options.mutations.txn);
+        self.txns.set_escalation(self.options.lock_escalation);
     }
 
     /// Whether the last shutdown left nothing to do.

@@ -71,6 +71,7 @@ pub struct Options {
     pub(crate) isolation: Isolation,
     pub(crate) durability: Durability,
     pub(crate) lock_timeout: Duration,
+    pub(crate) lock_escalation: usize,
     pub(crate) relaxed_delay: Duration,
     pub(crate) retries: u32,
     pub(crate) policy: Option<Arc<dyn CheckpointPolicy>>,
@@ -100,6 +101,7 @@ impl Options {
             isolation: Isolation::default(),
             durability: Durability::default(),
             lock_timeout: Duration::from_secs(10),
+            lock_escalation: 5000,
             relaxed_delay: Duration::from_millis(100),
             retries: 16,
             policy: None,
@@ -201,6 +203,16 @@ impl Options {
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// From how many locks on keys of one tree (rows of one heap) on a transaction tries to get by with one
+    /// lock on all of it; it never waits for that, and tries again after as many more. Default 5000, about
+    /// half a megabyte of locks: who touches that many rows of a tree seldom leaves others much to do there.
+    /// `usize::MAX`: never.
+    #[must_use]
+    pub fn lock_escalation(mut self, keys: usize) -> Self {
+        self.lock_escalation = keys;
         self
     }
 

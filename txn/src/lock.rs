@@ -21,7 +21,7 @@
 //! early release), [`table`] (waiting), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own
 //! list).
 //!
-//! Left out: escalation (one day a try-lock on the tree).
+//! Left out: locks on pages or ranges of keys, and going back from a lock on a tree to locks on its keys.
 
 mod deadlock;
 pub(crate) mod held;
@@ -60,6 +60,16 @@ pub enum LockName {
     },
 }
 
+impl LockName {
+    /// The tree whose intention lock stands above this lock, if it is on a key or an end.
+    pub(crate) const fn tree_above(self) -> Option<u64> {
+        match self {
+            Self::Key { tree, .. } | Self::End { tree } => Some(tree),
+            Self::Database | Self::Tree(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for LockName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,4 +101,6 @@ pub struct LockStats {
     pub deadlocks: u64,
     /// Requests refused because they waited too long.
     pub timeouts: u64,
+    /// Times a transaction got one lock on a tree for the many it held on keys.
+    pub escalations: u64,
 }

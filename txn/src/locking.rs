@@ -62,6 +62,29 @@ impl Txn {
         self.holds(name).is_none() && self.manager.locks.try_acquire(&request).is_some()
     }
 
+    /// Escalation: locks the whole tree (or heap) with root page `tree` for the locks on keys held in it, if
+    /// those are many (see [`TxnManager::set_escalation`](crate::TxnManager::set_escalation)) and nobody
+    /// else stands in the way. It only tries, and tries again after as many more. Readers get S, writers X.
+    /// The locks on keys are given back then: what they guarded, the tree's lock guards. Do not call it
+    /// under a latch; it may have many locks to give back.
+    pub fn escalate(&mut self, tree: u64) {
+        if self.kit().held.below(tree) < self.manager.escalate_at() {
+            return;
+        }
+        let name = LockName::Tree(tree);
+        let writes = self.holds(name).is_some_and(|held| held.covers(LockMode::IX));
+        if !self.try_lock(name, if writes { LockMode::X } else { LockMode::S }) {
+            self.kit_mut().held.recount(tree);
+            return;
+        }
+        let Self { manager, kit, id, .. } = self;
+        let kit = kit.as_mut().expect("a transaction keeps its kit until it ends");
+        // Without a tag: whoever asks for them next must lock the tree first, which this one gives back
+        // with its commit LSN.
+        kit.held.take_below(tree, |name| manager.locks.release(*id, name, Lsn::NONE));
+        manager.note_escalation();
+    }
+
     /// Gives one lock back early (read committed). Does nothing when it is not held.
     pub fn unlock(&mut self, name: LockName) {
         if self.kit_mut().held.remove(name) {

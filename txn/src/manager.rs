@@ -14,7 +14,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering, RwLock};
+use argali_base::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
 use argali_base::{Lsn, Result, TxnId};
 use argali_buffer_pool::BufferPool;
 use argali_wal::{ActiveTxn, Owner, TxnState, Wal};
@@ -26,6 +26,10 @@ use crate::space::Rates;
 use crate::table::TxnTable;
 use crate::txn::{Kind, Kit};
 use crate::{LockStats, LogicalUndo, Txn, TxnOptions, UndoHandlers};
+
+/// Locks on keys of one tree, by default, for which a transaction tries to lock the tree: about half a
+/// megabyte of them.
+const ESCALATE_AT: usize = 5000;
 
 /// What all transactions of one database share.
 pub struct TxnManager {
@@ -42,6 +46,9 @@ pub struct TxnManager {
     horizon: AtomicU64,
     /// Serial of the next savepoint, of whatever transaction.
     next_savepoint: AtomicU64,
+    /// Locks on keys of one tree for which a transaction tries to lock the tree.
+    escalate_at: AtomicUsize,
+    escalations: AtomicU64,
     stranded: Mutex<Vec<Stranded>>,
     mutations: OnceLock<Mutations>,
 }
@@ -61,6 +68,8 @@ impl TxnManager {
             kits: Mutex::new(Vec::new()),
             horizon: AtomicU64::new(0),
             next_savepoint: AtomicU64::new(0),
+            escalate_at: AtomicUsize::new(ESCALATE_AT),
+            escalations: AtomicU64::new(0),
             stranded: Mutex::new(Vec::new()),
             mutations: OnceLock::new(),
         })
@@ -180,7 +189,22 @@ impl TxnManager {
 
     /// Counters of the lock manager.
     pub fn lock_stats(&self) -> LockStats {
-        self.locks.stats()
+        let escalations = self.escalations.load(Ordering::Relaxed);
+        LockStats { escalations, ..self.locks.stats() }
+    }
+
+    /// From how many locks on keys of one tree on a transaction tries to lock the tree instead; default
+    /// 5000. `usize::MAX`: never.
+    pub fn set_escalation(&self, keys: usize) {
+        self.escalate_at.store(keys, Ordering::Relaxed);
+    }
+
+    pub(crate) fn escalate_at(&self) -> usize {
+        self.escalate_at.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_escalation(&self) {
+        self.escalations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Who waits for which lock behind whom, at one instant.

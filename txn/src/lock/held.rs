@@ -7,6 +7,9 @@
 //! Only the transaction's own thread sees this list, so it needs no lock itself. The list and the map
 //! go back to the pool with their capacity, cut down when a transaction was unusually large.
 //!
+//! The entry of a tree counts the locks on keys below it, so that a transaction sees when it would be better
+//! off with one lock on the tree.
+//!
 //! The vote of a prepared transaction carries the list, so that a restart can take the locks again:
 //!
 //! ```text
@@ -29,10 +32,20 @@ const SCAN_MAX: usize = 12;
 /// Capacity kept from one transaction to the next.
 const KEPT_MAX: usize = 1024;
 
+/// One lock.
+#[derive(Debug)]
+struct Held {
+    name: LockName,
+    mode: LockMode,
+    /// Of a tree: locks taken on its keys and its end, and not given back, since the last
+    /// [`HeldLocks::recount`].
+    below: usize,
+}
+
 /// Names and modes held.
 #[derive(Debug, Default)]
 pub(crate) struct HeldLocks {
-    list: Vec<(LockName, LockMode)>,
+    list: Vec<Held>,
     /// Position in `list` of every name; filled only while the list is longer than [`SCAN_MAX`].
     index: HashMap<LockName, usize, FixedState>,
 }
@@ -40,18 +53,21 @@ pub(crate) struct HeldLocks {
 impl HeldLocks {
     /// Mode held on `name`.
     pub(crate) fn get(&self, name: LockName) -> Option<LockMode> {
-        self.position(name).map(|at| self.list[at].1)
+        self.position(name).map(|at| self.list[at].mode)
     }
 
     /// Notes that `name` is now held in `mode`, newly or converted.
     pub(crate) fn set(&mut self, name: LockName, mode: LockMode) {
         if let Some(at) = self.position(name) {
-            self.list[at].1 = mode;
+            self.list[at].mode = mode;
             return;
         }
-        self.list.push((name, mode));
+        if let Some(tree) = self.tree_above(name) {
+            tree.below += 1;
+        }
+        self.list.push(Held { name, mode, below: 0 });
         if self.list.len() == SCAN_MAX + 1 {
-            self.index.extend(self.list.iter().enumerate().map(|(at, (name, _))| (*name, at)));
+            self.fill_index();
         } else if self.list.len() > SCAN_MAX {
             self.index.insert(name, self.list.len() - 1);
         }
@@ -60,27 +76,67 @@ impl HeldLocks {
     /// Forgets `name`; whether it was held.
     pub(crate) fn remove(&mut self, name: LockName) -> bool {
         let Some(at) = self.position(name) else { return false };
+        if let Some(tree) = self.tree_above(name) {
+            tree.below = tree.below.saturating_sub(1);
+        }
         self.list.swap_remove(at);
         if self.list.len() == SCAN_MAX {
             self.index.clear();
         } else if self.list.len() > SCAN_MAX {
             self.index.remove(&name);
-            if let Some((moved, _)) = self.list.get(at) {
-                self.index.insert(*moved, at);
+            if let Some(moved) = self.list.get(at) {
+                self.index.insert(moved.name, at);
             }
         }
         true
     }
 
+    /// Locks on keys of `tree` taken since the last [`HeldLocks::recount`].
+    pub(crate) fn below(&self, tree: u64) -> usize {
+        self.position(LockName::Tree(tree)).map_or(0, |at| self.list[at].below)
+    }
+
+    /// Counts locks on keys of `tree` from 0 again.
+    pub(crate) fn recount(&mut self, tree: u64) {
+        if let Some(at) = self.position(LockName::Tree(tree)) {
+            self.list[at].below = 0;
+        }
+    }
+
+    /// Takes all locks on keys of `tree` and on its end off; the lock on the tree stays.
+    pub(crate) fn take_below(&mut self, tree: u64, mut each: impl FnMut(LockName)) {
+        self.list.retain(|held| {
+            let goes = held.name.tree_above() == Some(tree);
+            if goes {
+                each(held.name);
+            }
+            !goes
+        });
+        self.index.clear();
+        if self.list.len() > SCAN_MAX {
+            self.fill_index();
+        }
+        self.recount(tree);
+    }
+
+    fn tree_above(&mut self, name: LockName) -> Option<&mut Held> {
+        let at = self.position(LockName::Tree(name.tree_above()?))?;
+        Some(&mut self.list[at])
+    }
+
+    fn fill_index(&mut self) {
+        self.index.extend(self.list.iter().enumerate().map(|(at, held)| (held.name, at)));
+    }
+
     /// The locks, in the order they were taken as far as none was given back early.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (LockName, LockMode)> {
-        self.list.iter().copied()
+        self.list.iter().map(|held| (held.name, held.mode))
     }
 
     /// Takes all locks off, the last taken first.
     pub(crate) fn take_all(&mut self, mut each: impl FnMut(LockName)) {
-        while let Some((name, _)) = self.list.pop() {
-            each(name);
+        while let Some(held) = self.list.pop() {
+            each(held.name);
         }
         self.list.shrink_to(KEPT_MAX);
         self.index.clear();
@@ -92,7 +148,7 @@ impl HeldLocks {
             return self.index.get(&name).copied();
         }
         // From the back: what was locked last is asked for most.
-        self.list.iter().rposition(|(held, _)| *held == name)
+        self.list.iter().rposition(|held| held.name == name)
     }
 }
 
@@ -193,6 +249,38 @@ mod tests {
         });
         assert_eq!(decoded.count(), all.len());
         assert_eq!(decode(&mut Reader::new(&[1, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1])), None);
+    }
+
+    #[test]
+    fn a_tree_counts_its_keys_and_can_be_rid_of_them() {
+        let key = |tree, hash| LockName::Key { tree, hash };
+        let mut held = HeldLocks::default();
+        held.set(key(1, 0), LockMode::S);
+        held.set(LockName::Tree(1), LockMode::IX);
+        held.set(LockName::Tree(2), LockMode::IX);
+        assert_eq!(held.below(1), 0, "locked before its tree was");
+        for hash in 1..=20 {
+            held.set(key(1, hash), LockMode::S);
+            held.set(key(1, hash), LockMode::X);
+            held.set(key(2, hash), LockMode::S);
+        }
+        held.set(LockName::End { tree: 1 }, LockMode::S);
+        assert!(held.remove(key(1, 5)));
+        assert_eq!((held.below(1), held.below(2), held.below(3)), (20, 20, 0));
+        held.recount(2);
+        held.set(key(2, 99), LockMode::S);
+        assert_eq!(held.below(2), 1);
+        let mut taken = 0;
+        held.take_below(1, |name| {
+            assert_eq!(name.tree_above(), Some(1));
+            taken += 1;
+        });
+        assert_eq!((taken, held.below(1), held.list.len()), (21, 0, 23));
+        assert_eq!(held.get(LockName::Tree(1)), Some(LockMode::IX));
+        assert_eq!((held.get(key(1, 3)), held.get(key(2, 3))), (None, Some(LockMode::S)));
+        held.take_below(2, |_| ());
+        assert_eq!(held.iter().count(), 2);
+        assert!(held.remove(LockName::Tree(2)) && !held.remove(key(2, 3)));
     }
 
     /// Against a plain map, across the border between scanning and indexing in both directions.
