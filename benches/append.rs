@@ -17,6 +17,7 @@ fn append(c: &mut Criterion) {
         segment_bytes: 16 << 20,
         ring_bytes: 4 << 20,
         limit_bytes: 1 << 40,
+        keep_bytes: 0,
         writer_thread: false,
         mutations: argali_wal::Mutations::default(),
     };

@@ -40,6 +40,7 @@ fn pool_of_formatted_pages() -> Arc<BufferPool> {
         segment_bytes: 16 << 20,
         ring_bytes: 4 << 20,
         limit_bytes: 1 << 30,
+        keep_bytes: 0,
         writer_thread: false,
         mutations: argali_wal::Mutations::default(),
     };

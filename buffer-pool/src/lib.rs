@@ -6,6 +6,8 @@
 //!     guard.rs ── latch.rs ── glimpse.rs                  dirty.rs ◄─────────── write_back.rs
 //!                    │                                       ▲                       ▲
 //!                 arena.rs                                frame.rs ──────────── evict.rs
+//!                    ▲
+//!                 repair.rs: what a read does with a damaged page
 //! ```
 //!
 //! Steal and no-force (Härder and Reuter 1983): any page may be written before its transaction ends,
@@ -33,10 +35,12 @@ mod guard;
 mod image;
 mod latch;
 mod options;
+mod repair;
 mod stats;
 mod write_back;
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Error, Health, PageId, Result};
@@ -46,9 +50,11 @@ use argali_wal::{DirtyPage, Wal};
 pub use glimpse::{PageGlimpse, Restart};
 pub use guard::{PageRead, PageWrite};
 pub use options::{Mutations, PoolOptions};
+pub use repair::Repair;
 pub use stats::PoolStats;
 
 use latch::{Exclusive, FRAMES_MAX, FreeFrame, Latch, PageTable};
+use repair::Loaded;
 
 /// Fewest frames of a pool: one thread latches up to six pages at once while it splits one.
 pub const FRAMES_MIN: usize = 8;
@@ -56,7 +62,7 @@ pub const FRAMES_MIN: usize = 8;
 /// What to do with a page that is not on disk as it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Missing {
-    /// A pointer led here: never written means corrupt.
+    /// A pointer led here: never written means damaged.
     IsCorrupt,
     /// Redo: never written is legal.
     MayBeNew,
@@ -78,6 +84,7 @@ pub struct BufferPool {
     epochs: image::Epochs,
     buffers: Mutex<Vec<PageBuf>>,
     counters: stats::Counters,
+    repair: OnceLock<Arc<Repair>>,
 }
 
 impl BufferPool {
@@ -108,6 +115,7 @@ impl BufferPool {
             epochs: image::Epochs::default(),
             buffers: Mutex::default(),
             counters: stats::Counters::new(),
+            repair: OnceLock::new(),
         }))
     }
 
@@ -213,6 +221,7 @@ impl BufferPool {
             return Ok(Found::Page);
         }
         match self.pager.read(id, into) {
+            Ok(Found::Page) => self.not_ahead_of_log(id, into).map(|()| Found::Page),
             // Perhaps we read while somebody wrote. He has the page in a frame (B4), or had: `read` waits
             // for whoever brings it back, and knows no such excuse.
             Err(e) if e.is_corruption() => {
@@ -289,40 +298,24 @@ impl BufferPool {
         }
         let mut buf = self.buffer();
         let loaded = self.load(latch.id(), &mut buf, missing);
-        match loaded {
-            Ok(Found::Page) => {
+        match &loaded {
+            Ok(Loaded::Page) => {
                 self.occupy(&mut exclusive, frame);
                 exclusive.fill(buf.page());
             }
-            Ok(Found::Never) => {
+            Ok(Loaded::Never) => {
                 self.occupy(&mut exclusive, frame);
                 exclusive.blank(self.pager.options().database);
+            }
+            Ok(Loaded::Rebuilt { rec_lsn, .. }) => {
+                self.occupy(&mut exclusive, frame);
+                exclusive.fill(buf.page());
+                self.rebuilt(&exclusive, *rec_lsn);
             }
             Err(_) => self.give_back(frame),
         }
         self.buffers.lock().push(buf);
-        loaded.map(|found| (exclusive, found == Found::Never))
-    }
-
-    fn load(&self, id: PageId, into: &mut PageBuf, missing: Missing) -> Result<Found> {
-        stats::count(&self.counters.misses);
-        let offset = id.get() * self.pager.options().page_size.bytes() as u64;
-        match self.pager.read(id, into) {
-            Ok(Found::Never) if missing == Missing::IsCorrupt => {
-                let what = format!("something points to {id}, which was never written");
-                Err(Error::corrupt("data", offset, None, what))
-            }
-            // Redo asks this itself: to it, such a page is evidence that the log was cut short.
-            Ok(Found::Page)
-                if missing == Missing::IsCorrupt && into.page().lsn() >= self.wal.tail() =>
-            {
-                let (lsn, tail) = (into.page().lsn(), self.wal.tail());
-                let what = format!("{id} is at {lsn}, but the log ends at {tail}");
-                Err(Error::corrupt("data", offset, Some(lsn), what))
-            }
-            Err(e) if e.is_corruption() && missing == Missing::MayBeTorn => Ok(Found::Never),
-            found => found,
-        }
+        loaded.map(|loaded| (exclusive, matches!(loaded, Loaded::Never)))
     }
 
     fn occupy(&self, exclusive: &mut Exclusive<'_>, frame: FreeFrame) {

@@ -22,6 +22,8 @@ pub struct PoolStats {
     pub written_back: u64,
     /// Times a write-back had to force the log.
     pub log_forces: u64,
+    /// Damaged pages that were rebuilt, or written again.
+    pub pages_repaired: u64,
     /// Frames in the pool.
     pub frames: usize,
     /// Frames that are dirty or being written.
@@ -46,6 +48,7 @@ pub(crate) struct Counters {
     pub(crate) evictions_dirty: AtomicU64,
     pub(crate) written_back: AtomicU64,
     pub(crate) log_forces: AtomicU64,
+    pub(crate) repaired: AtomicU64,
     pub(crate) write_errors: AtomicU64,
     last_write_error: Mutex<Option<String>>,
 }
@@ -69,6 +72,7 @@ impl Counters {
             evictions_dirty: AtomicU64::new(0),
             written_back: AtomicU64::new(0),
             log_forces: AtomicU64::new(0),
+            repaired: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
             last_write_error: Mutex::new(None),
         }
@@ -94,6 +98,7 @@ impl Counters {
             evictions_dirty: get(&self.evictions_dirty),
             written_back: get(&self.written_back),
             log_forces: get(&self.log_forces),
+            pages_repaired: get(&self.repaired),
             frames,
             dirty,
             write_errors: get(&self.write_errors),

@@ -96,6 +96,10 @@ pub(crate) fn log_files(disk: &dyn Disk) -> Result<Vec<String>> {
 /// Makes a database and returns it open.
 pub(crate) fn create(options: Options, disk: &Arc<dyn Disk>) -> Result<Engine> {
     options.validate_for(options.page_size, options.segment_bytes)?;
+    if options.repair_from.is_some() {
+        let why = "there is no backup of a database that does not exist yet".to_owned();
+        return Err(Error::Invalid { what: "repair_from", why });
+    }
     let first = Control {
         log: LogId { database: random_id(), timeline: 1, branch: 0 },
         page_size: options.page_size,
@@ -126,8 +130,10 @@ pub(crate) fn create(options: Options, disk: &Arc<dyn Disk>) -> Result<Engine> {
     Catalog::create(&space, &mut txn)?;
     txn.commit(Durability::Relaxed)?;
 
-    let stack = Stack { options, control, wal, pager, pool, txns, space, health };
+    let repairer = None;
+    let mut stack = Stack { options, control, wal, pager, pool, txns, space, repairer, health };
     stack.register_undo();
+    stack.install_repairer()?;
     let engine = Engine::new(stack, Report::default(), false);
     engine.checkpointer.checkpoint(Flush::Everything)?;
     engine.control.publish()?;

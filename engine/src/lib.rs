@@ -70,7 +70,7 @@ pub use argali_base::{Error, Lsn, PageId, Result, TxnId, disk};
 pub use argali_buffer_pool::PoolStats;
 pub use argali_pager::{PagerStats, TornPages};
 pub use argali_recovery::{
-    CheckpointPolicy, CheckpointReport, Event, Flush, Never, Observed, PassReport,
+    CheckpointPolicy, CheckpointReport, Event, Flush, Never, Observed, PageRepair, PassReport,
     RecoveryObserver, RedoDecision, Report, Silent, Standard,
 };
 pub use argali_txn::{

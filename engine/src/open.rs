@@ -23,7 +23,7 @@ use argali_base::sync::{Arc, Clock};
 use argali_base::{Disk, Error, Health, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
-use argali_recovery::{Parts, RecoveryObserver, Report, Restarted, Silent, restart};
+use argali_recovery::{Parts, RecoveryObserver, Repairer, Report, Restarted, Silent, restart};
 use argali_txn::{TxnManager, UndoHandlers};
 use argali_wal::{Control, ControlFile, Wal};
 
@@ -171,6 +171,8 @@ pub(crate) struct Stack {
     pub(crate) pool: Arc<BufferPool>,
     pub(crate) txns: Arc<TxnManager>,
     pub(crate) space: Arc<Space>,
+    /// Who rebuilds damaged pages; `None` while a database is being created.
+    pub(crate) repairer: Option<Arc<Repairer>>,
     pub(crate) health: Health,
 }
 
@@ -195,8 +197,10 @@ impl Stack {
             BufferPool::new(Arc::clone(&pager), Arc::clone(&wal), pool_options, health.clone())?;
         let txns = TxnManager::new(Arc::clone(&wal), Arc::clone(&pool), now.next_txn);
         let space = Space::open(&txns)?;
-        let stack = Self { options, control, wal, pager, pool, txns, space, health };
+        let repairer = None;
+        let mut stack = Self { options, control, wal, pager, pool, txns, space, repairer, health };
         stack.register_undo();
+        stack.install_repairer()?;
         Ok(stack)
     }
 
@@ -206,6 +210,19 @@ impl Stack {
         self.txns.set_handlers(handlers);
         self.txns.set_mutations(self.options.mutations.txn);
         self.txns.set_escalation(self.options.lock_escalation);
+    }
+
+    /// From now on, restart included, a damaged page is rebuilt where log and backup reach.
+    pub(crate) fn install_repairer(&mut self) -> Result<()> {
+        if self.options.mutations.no_page_repair {
+            return Ok(());
+        }
+        let log = self.control.get().log;
+        let old = self.options.old_pages(log)?;
+        let repairer = Arc::new(Repairer::new(Arc::clone(&self.wal), log.database, old));
+        self.repairer = Some(Arc::clone(&repairer));
+        self.pool.set_repair(Arc::new(move |id, damage, page| repairer.rebuild(id, damage, page)));
+        Ok(())
     }
 
     /// Whether the last shutdown left nothing to do.

@@ -13,10 +13,11 @@
 //! are checked together, before the first file is touched, so that a bad one is [`Error::Invalid`] and
 //! never half a database.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use argali_base::sync::Arc;
-use argali_base::{Error, Result};
+use argali_base::{Disk, Error, Result};
 use argali_pager::{PageSize, TornPages};
 use argali_recovery::{CheckpointPolicy, Flush, Standard};
 use argali_txn::{Durability, Isolation};
@@ -44,6 +45,15 @@ pub struct Mutations {
     pub txn: argali_txn::Mutations,
     /// Of restart and checkpoints.
     pub recovery: argali_recovery::Mutations,
+    /// Damaged pages are not rebuilt.
+    pub no_page_repair: bool,
+}
+
+/// Where something is that is not the database.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Directory(PathBuf),
+    Disk(Arc<dyn Disk>),
 }
 
 /// How a database is opened or created.
@@ -66,6 +76,8 @@ pub struct Options {
     pub(crate) direct_io: bool,
     pub(crate) cache_bytes: usize,
     pub(crate) log_limit_bytes: u64,
+    pub(crate) keep_log_bytes: u64,
+    pub(crate) repair_from: Option<Place>,
     pub(crate) log_buffer_bytes: usize,
     pub(crate) pages_max: u64,
     pub(crate) isolation: Isolation,
@@ -96,6 +108,8 @@ impl Options {
             direct_io: false,
             cache_bytes: 64 << 20,
             log_limit_bytes: 1 << 30,
+            keep_log_bytes: 0,
+            repair_from: None,
             log_buffer_bytes: 4 << 20,
             pages_max: 1 << 26,
             isolation: Isolation::default(),
@@ -165,6 +179,31 @@ impl Options {
     #[must_use]
     pub fn log_limit_bytes(mut self, bytes: u64) -> Self {
         self.log_limit_bytes = bytes;
+        self
+    }
+
+    /// Bytes of log kept beyond what a restart needs, at most half the log limit. Default 0. A page that comes
+    /// back damaged is rebuilt from its last image and the changes since, as far as they are in the log.
+    /// New pages begin with an image; mode `FullPageImage` logs one after each write-back as well.
+    #[must_use]
+    pub fn keep_log_bytes(mut self, bytes: u64) -> Self {
+        self.keep_log_bytes = bytes;
+        self
+    }
+
+    /// A backup of this database, in directory `path`, whose pages help to rebuild damaged ones where the log
+    /// holds no image. Worth something while the log reaches back to its end; see
+    /// [`Options::keep_log_bytes`]. Opening fails when it is no finished backup of the same timeline.
+    #[must_use]
+    pub fn repair_from(mut self, path: impl AsRef<Path>) -> Self {
+        self.repair_from = Some(Place::Directory(path.as_ref().to_owned()));
+        self
+    }
+
+    /// As [`Options::repair_from`], on any disk.
+    #[must_use]
+    pub fn repair_from_disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.repair_from = Some(Place::Disk(disk));
         self
     }
 
@@ -286,6 +325,9 @@ impl Options {
                 "{} is below {LOG_SEGMENTS_MIN} segments ({log_min}); give segment_bytes, too",
                 self.log_limit_bytes
             )
+        })?;
+        demand(self.keep_log_bytes <= self.log_limit_bytes / 2, "keep_log_bytes", || {
+            format!("{} is above half of log_limit_bytes", self.keep_log_bytes)
         })
     }
 
@@ -304,6 +346,7 @@ impl Options {
             segment_bytes,
             ring_bytes: self.log_buffer_bytes,
             limit_bytes: self.log_limit_bytes,
+            keep_bytes: self.keep_log_bytes,
             writer_thread: self.background_threads,
             mutations: self.mutations.wal.clone(),
         }

@@ -42,6 +42,8 @@ pub struct Stats {
     /// Transactions whose rollback failed, and why: they keep their locks and hold the log until a later try
     /// succeeds. Background work tries again and again.
     pub stranded: Vec<(TxnId, String)>,
+    /// The latest pages that came back damaged and were rebuilt, oldest first; `pool.pages_repaired` counts all.
+    pub repairs: Vec<argali_recovery::PageRepair>,
     /// Why the database is poisoned.
     pub poisoned: Option<String>,
     /// The last error of a background step; what it failed to do is tried again.
@@ -73,6 +75,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         space: engine.space.stats(),
         in_doubt: engine.register.len(),
         stranded: engine.txns.stranded(),
+        repairs: engine.repairer.as_ref().map_or_else(Vec::new, |repairer| repairer.repairs()),
         poisoned: match engine.health.check() {
             Err(Error::Poisoned { cause }) => Some(cause),
             _ => None,

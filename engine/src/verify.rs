@@ -8,17 +8,19 @@
 //!
 //! All faults are listed, not only the first: what to do about damage depends on how much there is. The
 //! check needs a moment without writers, so it locks the database for reading; a checkpoint then brings
-//! the file up to date with the cache.
+//! the file up to date with the cache. Pages that are damaged on disk, but whole in the cache or to be rebuilt
+//! from log or backup, are written again: a check is also a scrub.
 //!
 //! Whatever comes to live in pages is checked by a line in [`Check::things`]: a name for it, and its `verify`
 //! (what that owes stands in `access/src/survey.rs`).
 
 use argali_access::{Finding, Survey, TreeStats};
-use argali_base::{PageId, Result};
+use argali_base::{Error, PageId, Result};
 use argali_pager::{Found, PageBuf};
 use argali_recovery::Flush;
 use argali_txn::{Isolation, LockMode, LockName, Txn, TxnOptions};
 
+use crate::create::DATA;
 use crate::db::Engine;
 
 /// What [`crate::Db::verify`] saw.
@@ -30,6 +32,8 @@ pub struct Verification {
     pub rows: u64,
     /// Pages in use, maps and catalog included.
     pub pages: u64,
+    /// Pages whose place on disk was damaged and is whole again.
+    pub repaired: u64,
     /// Everything that is wrong; empty = sound.
     pub findings: Vec<Finding>,
 }
@@ -103,13 +107,18 @@ impl Check<'_> {
         self.seen.pages = used.len() as u64;
         let mut buf = PageBuf::new(self.engine.pager.options().page_size);
         self.survey.of("file");
-        used.into_iter().try_for_each(|page| self.read_back(page, &mut buf))
+        used.into_iter().try_for_each(|page| self.read_back(page, &mut buf))?;
+        if self.seen.repaired > 0 { self.engine.pool.sync() } else { Ok(()) }
     }
 
     fn read_back(&mut self, id: PageId, buf: &mut PageBuf) -> Result<()> {
-        match self.survey.keep(self.engine.pager.read(id, buf))? {
-            None => {}
-            Some(Found::Never) => self.survey.fault(id, "is in use, but was never written"),
+        let read = match self.engine.pager.read(id, buf) {
+            Err(damage) if damage.is_corruption() => self.mend(id, damage, buf),
+            Ok(Found::Never) => self.mend(id, self.never_written(id), buf),
+            read => read,
+        };
+        match self.survey.keep(read)? {
+            None | Some(Found::Never) => {}
             Some(Found::Page) => {
                 let (page, tail) = (buf.page(), self.engine.wal.tail());
                 if page.lsn() >= tail {
@@ -122,5 +131,28 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    fn never_written(&self, id: PageId) -> Error {
+        let offset = id.get() * self.engine.pager.options().page_size.bytes() as u64;
+        Error::corrupt(DATA, offset, None, format!("{id} is in use, but was never written"))
+    }
+
+    /// Has a damaged page written again, from the cache or rebuilt. Where nothing may be written, says whether
+    /// that would help.
+    fn mend(&mut self, id: PageId, damage: Error, buf: &mut PageBuf) -> Result<Found> {
+        if !self.engine.read_only {
+            self.engine.pool.mend(id)?;
+            self.seen.repaired += 1;
+            return self.engine.pager.read(id, buf);
+        }
+        match (self.engine.pool.read(id), damage) {
+            (Ok(_), Error::Corrupt { file, offset, lsn, what }) => {
+                let what = format!("{what}; it can be rebuilt: open the database for writing");
+                Err(Error::Corrupt { file, offset, lsn, what })
+            }
+            (Err(beyond_repair), _) => Err(beyond_repair),
+            (Ok(_), damage) => Err(damage),
+        }
     }
 }

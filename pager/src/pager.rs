@@ -185,6 +185,11 @@ impl Pager {
         }
     }
 
+    /// Whether it was opened to be written.
+    pub const fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// How the pager was opened.
     pub const fn options(&self) -> &PagerOptions {
         &self.options

@@ -21,7 +21,8 @@
 //! * **C3** The master record moves after the end record is durable (R4). A crash before that leaves
 //!   the old checkpoint in force and two useless records in the log.
 //! * **C4** The log is truncated after the master record has moved, below
-//!   `min(begin, least recLSN, first record of the oldest transaction)` and every hold on the log.
+//!   `min(begin, least recLSN, first record of the oldest transaction)`, every hold on the log, and what is to
+//!   be kept for page repair.
 //!
 //! No commit waits for a checkpoint: it holds no latch and no lock while it does I/O, the tables are
 //! read entry by entry, and it shares the log's forces like any committer. Its records draw on the
@@ -41,6 +42,7 @@ use argali_wal::{
 
 use crate::Parts;
 use crate::policy::{CheckpointPolicy, Flush, Observed};
+use crate::retention::Retention;
 
 /// Entries of both tables in one chunk.
 const CHUNK_ENTRIES: usize = 4096;
@@ -88,6 +90,7 @@ pub struct Checkpointer {
 /// What a checkpoint needs from the one before: its begin record, and buffers.
 struct Turn {
     previous_begin: Lsn,
+    retention: Retention,
     dirty: Vec<DirtyPage>,
     active: Vec<ActiveTxn>,
     encoded: Vec<u8>,
@@ -104,8 +107,10 @@ impl Checkpointer {
     pub fn new(parts: Parts) -> Self {
         let control = parts.control.get();
         let last = Last { at: parts.clock.now(), end: control.checkpoint_end };
+        let keep_bytes = parts.wal.options().keep_bytes;
         let turn = Turn {
             previous_begin: control.checkpoint,
+            retention: Retention::new(keep_bytes, control.log_first),
             dirty: Vec::new(),
             active: Vec::new(),
             encoded: Vec::new(),
@@ -124,7 +129,7 @@ impl Checkpointer {
         let written = self.write_back(&mut turn, flush);
         self.sync_data(&mut turn)?;
         let mut report = self.log_tables(&mut turn)?;
-        self.move_master(&mut report, &turn)?;
+        self.move_master(&mut report, &mut turn)?;
         turn.previous_begin = report.begin;
         report.pages_written = written?;
         report.time = self.parts.since(begun);
@@ -234,14 +239,19 @@ impl Checkpointer {
     }
 
     /// Steps 7 and 8.
-    fn move_master(&self, report: &mut CheckpointReport, turn: &Turn) -> Result<()> {
+    fn move_master(&self, report: &mut CheckpointReport, turn: &mut Turn) -> Result<()> {
         let Parts { wal, pool, txns, mutations, .. } = &self.parts;
         let mut holders = vec![Holder { what: "redo point".into(), lsn: report.redo }];
         holders.extend(transactions_that_hold(&turn.active));
         if mutations.early_truncation {
             holders = vec![Holder { what: "checkpoint".into(), lsn: report.begin }];
         }
-        let log_first = holders.iter().map(|holder| holder.lsn).min().unwrap_or(report.begin);
+        report.restart_first =
+            holders.iter().map(|holder| holder.lsn).min().unwrap_or(report.begin);
+        let log_first = turn.retention.keep_from(report.restart_first, report.end);
+        if log_first < report.restart_first {
+            holders.push(Holder { what: "page repair (keep_log_bytes)".into(), lsn: log_first });
+        }
         let (next_txn, pages) = (txns.next_txn(), pool.pager().pages());
         self.update_control(|control| {
             control.checkpoint = report.begin;
@@ -251,7 +261,6 @@ impl Checkpointer {
             control.next_txn = next_txn;
             control.pages = pages;
         })?;
-        report.restart_first = log_first;
         report.log_first = wal.truncate(holders)?; // C4
         Ok(())
     }

@@ -23,6 +23,7 @@
 //! * `undo.rs` takes the losers back in one backward sweep, through the same `undo_one` that rollback
 //!   uses, and logs each step as a CLR, which is never undone itself. That is why a crash during
 //!   restart costs nothing but time.
+//! * `repair.rs` redoes a single page that came back damaged; `chain.rs` is what it shares with redo.
 //! * `checkpoint.rs` writes what `analysis.rs` reads; `policy.rs` decides when.
 //! * `observer.rs` tells anybody who asks about each decision; nobody re-implements the passes.
 //!
@@ -45,10 +46,13 @@
 //! undo is over.
 
 mod analysis;
+mod chain;
 mod checkpoint;
 mod observer;
 mod policy;
 mod redo;
+mod repair;
+mod retention;
 mod undo;
 
 use std::time::Duration;
@@ -63,6 +67,7 @@ pub use analysis::in_doubt;
 pub use checkpoint::{CheckpointReport, Checkpointer};
 pub use observer::{Event, RecoveryObserver, RedoDecision, Silent};
 pub use policy::{CheckpointPolicy, Flush, Never, Observed, Standard};
+pub use repair::{OldPages, PageRepair, Repairer};
 
 /// What restart and checkpoint work on. Made by the engine.
 #[derive(Clone)]

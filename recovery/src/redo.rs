@@ -9,10 +9,9 @@
 //! | is the record at or past its recLSN?      | this change is on disk                  | nothing     |
 //! | is pageLSN below the record's LSN?        | this change is in the page              | a page read |
 //!
-//! **R2** When a change is applied, the page must be at the record's `page_prev`: history is a chain
-//! per page, and a gap in it means that the disk lost a write it had acknowledged. An operation that
-//! overwrites the page (`Format`, `Image`) needs nothing of what was there; a page never written or
-//! torn is legal only before one.
+//! When a change is applied, the page must be at the record's `page_prev` (R2, in `chain.rs`): a gap means that
+//! the disk lost a write it had acknowledged. A page never written or torn is legal only before an operation
+//! that overwrites it; torn elsewhere, it is rebuilt by `repair.rs` where that reaches.
 //!
 //! A pageLSN at or past the end of the log proves that the log is shorter than it was: the page could
 //! only be written once its record was durable. Then the "tail" is damage, and restart must not go on
@@ -26,10 +25,11 @@ use std::collections::BTreeSet;
 
 use argali_base::{Error, Lsn, PageId, Result, TxnId};
 use argali_buffer_pool::PageWrite;
-use argali_pager::{OpList, PageOp};
-use argali_wal::{Body, Change, Changes, RecordBuf};
+use argali_pager::OpList;
+use argali_wal::{Change, Changes, RecordBuf};
 
 use crate::analysis::{History, corrupt};
+use crate::chain::{Fit, Step, changes_of};
 use crate::observer::{Event, RecoveryObserver, RedoDecision, tell};
 use crate::{Parts, Report};
 
@@ -113,24 +113,23 @@ impl<'a, O: RecoveryObserver> Redo<'a, O> {
         if lsn < rec_lsn {
             return Ok(RedoDecision::BeforeRecLsn { rec_lsn });
         }
-        let ops = OpList::decode(change.ops)
-            .ok_or_else(|| corrupt(lsn, format!("no list of operations for {}", change.page)))?;
-        let overwrites = ops.first().is_some_and(PageOp::overwrites);
-        let mut page = self.parts.pool.write_for_redo(change.page, overwrites)?;
+        let step = Step::decode(lsn, change)?;
+        let mut page = self.parts.pool.write_for_redo(change.page, step.overwrites())?;
         let page_lsn = page.page().lsn();
         if page_lsn >= self.history.end {
             return Err(self.past_the_end(&page));
         }
-        if page_lsn >= lsn && !self.parts.mutations.redo_ignores_page_lsn {
-            return Ok(RedoDecision::PageIsNewer { page_lsn });
-        }
-        if page_lsn != change.page_prev && !overwrites && !self.chain_is_broken_on_purpose() {
-            return Err(self.lost_write(&page, lsn, change.page_prev)); // R2
+        match step.fit(page_lsn) {
+            Fit::Contained if !self.parts.mutations.redo_ignores_page_lsn => {
+                return Ok(RedoDecision::PageIsNewer { page_lsn });
+            }
+            Fit::Gap(expected) if !self.chain_is_broken_on_purpose() => {
+                return Err(self.lost_write(&page, lsn, expected)); // R2
+            }
+            Fit::Contained | Fit::Next | Fit::Gap(_) => {}
         }
         page.dirty_from(rec_lsn); // R3
-        page.apply_in_redo(&ops, lsn).map_err(|why| {
-            corrupt(lsn, format!("the record cannot be applied to {}: {why}", change.page))
-        })?;
+        page.apply_in_redo(&step.ops, lsn).map_err(|why| step.refused(&why))?;
         Ok(RedoDecision::Applied)
     }
 
@@ -167,17 +166,5 @@ impl<'a, O: RecoveryObserver> Redo<'a, O> {
     fn chain_is_broken_on_purpose(&self) -> bool {
         let mutations = &self.parts.mutations;
         mutations.winners_only_redo || mutations.redo_ignores_page_lsn
-    }
-}
-
-/// What a record does to pages: the only part of it redo cares about.
-fn changes_of<'a>(body: &Body<'a>) -> Changes<'a> {
-    match *body {
-        Body::Update { changes, .. } | Body::Compensation { changes, .. } => changes,
-        Body::Commit { .. }
-        | Body::End
-        | Body::Prepare { .. }
-        | Body::CheckpointBegin { .. }
-        | Body::CheckpointEnd { .. } => Changes::EMPTY,
     }
 }

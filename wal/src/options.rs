@@ -28,6 +28,8 @@ pub struct LogOptions {
     pub ring_bytes: usize,
     /// Most bytes of log that may be kept; admission beyond it is `LogFull`. At least four segments.
     pub limit_bytes: u64,
+    /// Bytes of log that checkpoints keep beyond what restart needs, about; well below `limit_bytes`.
+    pub keep_bytes: u64,
     /// Whether a log-writer thread will call [`Wal::step`](crate::Wal::step); without one, waiters
     /// flush for each other and patience (`force_within`) is not exercised.
     pub writer_thread: bool,
@@ -42,6 +44,7 @@ impl Default for LogOptions {
             segment_bytes: 16 << 20,
             ring_bytes: 4 << 20,
             limit_bytes: 1 << 30,
+            keep_bytes: 0,
             writer_thread: false,
             mutations: Mutations::default(),
         }

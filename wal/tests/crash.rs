@@ -23,6 +23,7 @@ fn options(mutations: &Mutations) -> LogOptions {
         segment_bytes: SEGMENT,
         ring_bytes: 2 << 20,
         limit_bytes: 16 * SEGMENT,
+        keep_bytes: 0,
         writer_thread: false,
         mutations: mutations.clone(),
     }

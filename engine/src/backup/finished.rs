@@ -3,13 +3,17 @@
 //! Its files have the layout of a database's, so that log and pager read them with all their checks; the
 //! manifest takes the place of the control file.
 
+use argali_base::disk::OsDisk;
 use argali_base::sync::Arc;
 use argali_base::{Disk, Error, Result};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
-use argali_wal::{Control, LogOptions, Wal};
+use argali_recovery::OldPages;
+use argali_wal::{Control, LogId, LogOptions, Wal};
 
 use super::manifest::Manifest;
 use crate::create::DATA;
+use crate::open::at_path;
+use crate::options::{Options, Place};
 
 /// A backup whose manifest, end of log and length of data are as they should be.
 #[derive(Debug)]
@@ -37,6 +41,25 @@ impl Finished {
             return Err(Error::corrupt(DATA, 0, None, what));
         }
         Ok(Self { manifest, wal, pages })
+    }
+}
+
+impl Options {
+    /// The backup that pages may be repaired from, if one was named: it must be of the history `log`.
+    pub(crate) fn old_pages(&self, log: LogId) -> Result<Option<OldPages>> {
+        let disk: Arc<dyn Disk> = match &self.repair_from {
+            None => return Ok(None),
+            Some(Place::Disk(disk)) => Arc::clone(disk),
+            Some(Place::Directory(path)) => {
+                Arc::new(OsDisk::open(path).map_err(|e| at_path(path, e))?)
+            }
+        };
+        let Finished { manifest, wal, pages } = Finished::open(&disk)?;
+        if manifest.control.log != log {
+            let why = format!("{} is of another database or timeline", disk.describe());
+            return Err(Error::Invalid { what: "repair_from", why });
+        }
+        Ok(Some(OldPages { pages, wal }))
     }
 }
 

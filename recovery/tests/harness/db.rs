@@ -68,6 +68,7 @@ impl Config {
             segment_bytes: self.segment_bytes,
             ring_bytes: 2 << 20,
             limit_bytes: self.log_limit_bytes,
+            keep_bytes: 0,
             writer_thread: false,
             mutations: self.broken.wal.clone(),
         }
