@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::copies::{BackupArgs, RepairArgs, RestoreArgs};
 use crate::output::{self, Format};
 use history::{HistoryArgs, HistoryChildArgs};
 
@@ -99,6 +100,22 @@ pub(crate) enum Command {
     /// The process that `history --crash` kills
     #[command(hide = true)]
     HistoryChild(HistoryChildArgs),
+    /// Copy a database to a backup (recovers first if it must)
+    ///
+    /// For a database that no process has open; one that has it open makes a backup itself, while it works.
+    Backup(BackupArgs),
+    /// Make a new database out of a backup, and roll it forward
+    ///
+    /// Copies and checks the backup, then recovers as after a crash. With the log of the original it goes on from
+    /// where the backup ends, up to the end of that log or the record that is asked for. The new
+    /// database is on a timeline of its own.
+    Restore(RestoreArgs),
+    /// Verify everything and rebuild damaged pages, from the log or a backup
+    ///
+    /// As `check`, but writes: a page that is damaged on disk is made anew from its last image in the log (or
+    /// its copy in the backup) and every change since, where those are within reach. What stays damaged
+    /// is listed and gives 3.
+    Repair(RepairArgs),
     /// Run or verify the workload for outside crash testers (see docs/torture.md)
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Torture {

@@ -5,7 +5,7 @@
 //!  1  failure           anything not named below; the message says what to do
 //!  2  usage             the arguments make no sense
 //!  3  corruption found  damaged bytes, or a structure that does not hold together
-//!  4  no database       nothing at that place
+//!  4  no database       nothing at that place, or no finished backup
 //!  5  in use            another process has the database open
 //! ```
 //!
@@ -93,7 +93,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref::<E>() {
         Some(E::Corrupt { .. }) => CORRUPTION,
-        Some(E::NoDatabase { .. }) => NO_DATABASE,
+        Some(E::NoDatabase { .. } | E::Unfinished { .. } | E::NotFound { what: "backup", .. }) => {
+            NO_DATABASE
+        }
         Some(E::InUse { .. }) => IN_USE,
         Some(E::Invalid { .. }) => USAGE,
         _ => FAILURE,
@@ -105,7 +107,9 @@ fn next_step(error: &anyhow::Error) -> Option<&'static str> {
     use argali::Error as E;
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return Some(match failure {
-            Failure::Faults { .. } => "keep the directory as it is and restore a backup elsewhere",
+            Failure::Faults { .. } => {
+                "keep a copy of the directory; argali repair DIR [--backup B] rebuilds what it can, argali restore brings a backup back elsewhere"
+            }
             Failure::NoKey { .. } => "list the keys that are there: argali scan DIR [--prefix P]",
             Failure::Disproved(_) => {
                 "this is a bug: keep the directory and the seed, and report both"
@@ -123,15 +127,16 @@ fn next_step(error: &anyhow::Error) -> Option<&'static str> {
         E::InUse { .. } => {
             Some("end that process first; a database belongs to one process at a time")
         }
-        E::Corrupt { .. } => {
-            Some("list all damage with: argali check DIR; then restore a backup elsewhere")
-        }
+        E::Corrupt { .. } => Some(
+            "list all damage with: argali check DIR; then argali repair DIR, or restore a backup elsewhere",
+        ),
         E::Io { .. } => {
             Some("look at the disk's space and health and at file permissions, then try again")
         }
         E::NotFound { what: "tree", .. } => {
             Some("argali info DIR names the trees of a database; argali put makes them")
         }
+        E::NotFound { what: "backup", .. } => Some("argali backup DIR DEST makes a backup"),
         E::NotFound { .. } => Some("argali bank load DIR makes a bank"),
         E::Exists { .. } => Some("use what is there, or another directory"),
         E::Invalid { .. } => Some("see argali --help"),
@@ -158,6 +163,8 @@ mod tests {
         assert_eq!(of(argali::Error::corrupt("data", 8192, None, "bad")), CORRUPTION);
         assert_eq!(of(argali::Error::NoDatabase { path: "x".into() }), NO_DATABASE);
         assert_eq!(of(argali::Error::InUse { holder: "7".into() }), IN_USE);
+        let none = argali::Error::NotFound { what: "backup", name: "x".into() };
+        assert_eq!(of(none), NO_DATABASE);
         assert_eq!(of(argali::Error::Invalid { what: "page size", why: "odd".into() }), USAGE);
         let faults = Failure::Faults { count: 2, first: "p3".into() };
         assert_eq!(code(&faults.into()), CORRUPTION);

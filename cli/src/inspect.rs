@@ -151,7 +151,8 @@ pub(crate) fn list_findings(
     }
 }
 
-fn print_check(seen: &Verification) -> anyhow::Result<()> {
+/// Writes the findings, or that there are none.
+pub(crate) fn print_check(seen: &Verification) -> anyhow::Result<()> {
     let paint = Paint::stdout();
     let mut out = std::io::stdout().lock();
     list_findings(&mut out, paint, &seen.findings)?;
@@ -186,6 +187,7 @@ fn stats_pairs(stats: &Stats) -> Vec<(&'static str, String)> {
         ),
         ("log kept", format!("{} ({} to {})", bytes(kept), stats.log.first_lsn, stats.log.tail)),
         ("log held by", if holders.is_empty() { "nothing".to_owned() } else { holders.join(", ") }),
+        ("pages repaired", grouped(stats.pool.pages_repaired)),
         ("cache frames", grouped(stats.pool.frames as u64)),
         ("pages read", grouped(stats.pager.reads)),
         ("active transactions", grouped(stats.active_transactions as u64)),
@@ -208,7 +210,8 @@ fn stats_json(stats: &Stats) -> Value {
             "durable_end_lsn": stats.log.durable_end.get(), "holders": holders,
         },
         "pool": { "frames": stats.pool.frames, "dirty": stats.pool.dirty,
-                  "hits": stats.pool.hits, "misses": stats.pool.misses },
+                  "hits": stats.pool.hits, "misses": stats.pool.misses,
+                  "pages_repaired": stats.pool.pages_repaired },
         "pager": { "pages": stats.pager.pages, "reads": stats.pager.reads },
     })
 }

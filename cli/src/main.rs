@@ -6,6 +6,7 @@
 //!                  ├─► inspect   info, check, stats: never write
 //!                  ├─► data      get, put, delete, scan, checkpoint
 //!                  ├─► history   what concurrent clients see, judged    (history/…)
+//!                  ├─► copies    backup, restore, repair
 //!                  └─► torture   the protocol for outside crash testers  (torture/…)
 //!        all of them: output (numbers, tables, colour), exit (codes, next steps)
 //! ```
@@ -16,6 +17,7 @@
 
 mod args;
 mod bank;
+mod copies;
 mod data;
 mod demo;
 mod exit;
@@ -57,6 +59,9 @@ fn run(command: Command, format: output::Format) -> anyhow::Result<()> {
         Command::Scan(args) => data::scan(&args, format),
         Command::History(args) => history::run(&args, format),
         Command::HistoryChild(args) => history::child(&args),
+        Command::Backup(args) => copies::backup(&args, format),
+        Command::Restore(args) => copies::restore(&args, format),
+        Command::Repair(args) => copies::repair(&args, format),
         Command::Torture { command } => torture::run(&command),
     }
 }

@@ -31,7 +31,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output, line: &str) -> Self {
+    pub fn of(output: Output, line: &str) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             out: String::from_utf8(output.stdout).expect("output is UTF-8"),
