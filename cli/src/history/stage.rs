@@ -96,6 +96,15 @@ pub(crate) enum Look {
     Delete,
 }
 
+/// From which end a range is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Up,
+    Down,
+    /// From both by turns.
+    Both,
+}
+
 /// A transaction that writes down what it does. Dropped, it was rolled back.
 pub(crate) struct Recorded<'s> {
     stage: &'s Stage<'s>,
@@ -115,29 +124,32 @@ impl Recorded<'_> {
 
     /// A point read.
     pub(crate) fn read(&mut self, key: Key) -> anyhow::Result<Cell> {
-        let (tree, name) = (&self.stage.tree, name(key));
-        let found = match self.handle() {
-            Handle::Read(read) => read.get(tree, name)?,
-            Handle::Write(write) => write.get(tree, name)?,
-        };
+        let found = self.reader().get(&self.stage.tree, name(key))?;
         self.note_read(key, found.as_deref())
     }
 
-    /// A predicate read of the rows from `from` on and below `to`.
-    pub(crate) fn scan(&mut self, from: Key, to: Key) -> anyhow::Result<()> {
-        let (tree, range) = (&self.stage.tree, name(from)..name(to));
-        let scan = match self.handle() {
-            Handle::Read(read) => read.scan(tree, range)?,
-            Handle::Write(write) => write.scan(tree, range)?,
-        };
-        let rows = scan.map(|pair| row(&pair?)).collect::<anyhow::Result<_>>()?;
-        self.note(Op::Scan { from, to, rows });
-        Ok(())
+    /// A predicate read of the rows from `from` on and below `to`; returns them in order.
+    pub(crate) fn scan(
+        &mut self,
+        from: Key,
+        to: Key,
+        way: Way,
+    ) -> anyhow::Result<Vec<(Key, Cell)>> {
+        let mut scan = self.reader().scan(&self.stage.tree, name(from)..name(to))?;
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        let mut upward = way != Way::Down;
+        while let Some(pair) = if upward { scan.next() } else { scan.next_back() } {
+            if upward { &mut low } else { &mut high }.push(row(&pair?)?);
+            upward ^= way == Way::Both;
+        }
+        low.extend(high.into_iter().rev());
+        self.note(Op::Scan { from, to, rows: low.clone() });
+        Ok(low)
     }
 
     /// Writes a new value.
     pub(crate) fn write(&mut self, key: Key, look: Look) -> anyhow::Result<()> {
-        let (tree, mut deleted) = (&self.stage.tree, None);
+        let tree = &self.stage.tree;
         let old = match (look, self.stage.shape) {
             (Look::Read, _) => self.read(key)?,
             (Look::ForUpdate, _) | (Look::Blind, Shape::ListAppend) => {
@@ -147,20 +159,35 @@ impl Recorded<'_> {
             (Look::Blind, Shape::Register) => Cell::new(),
             (Look::Delete, _) => {
                 let found = self.writer().delete(tree, name(key))?;
-                deleted.insert(self.note_read(key, found.as_deref())?).clone()
+                let old = self.note_read(key, found.as_deref())?;
+                let gone = old.last().copied();
+                return self.put(key, old, gone);
             }
         };
-        if old.len() >= LIST_VALUES_MAX && deleted.is_none() {
+        if old.len() < LIST_VALUES_MAX { self.put(key, old, None) } else { Ok(()) }
+    }
+
+    /// Reads a range, deletes it, and writes every row of it anew. Only where what was read stays as it
+    /// was is it known what the deletion took away.
+    pub(crate) fn rewrite(&mut self, from: Key, to: Key, way: Way) -> anyhow::Result<()> {
+        let rows = self.scan(from, to, way)?;
+        if rows.iter().any(|(_, cell)| cell.len() >= LIST_VALUES_MAX) {
             return Ok(());
         }
+        // Should it delete more or less than was seen, versions are missing or replaced twice in the end.
+        self.writer().delete_range(&self.stage.tree, name(from)..name(to))?;
+        rows.into_iter().try_for_each(|(key, old)| {
+            let gone = old.last().copied();
+            self.put(key, old, gone)
+        })
+    }
+
+    /// Puts a new value behind those of `old`; `gone` is what an own deletion took away.
+    fn put(&mut self, key: Key, old: Cell, gone: Option<Value>) -> anyhow::Result<()> {
         let cell = self.next_cell(old);
-        let replaced = self.writer().put(tree, name(key), encode(key, &cell))?;
+        let replaced = self.writer().put(&self.stage.tree, name(key), encode(key, &cell))?;
         let replaced = decode(key, replaced.as_deref())?;
-        let before = match deleted {
-            Some(deleted) if replaced.is_empty() => deleted.last().copied(),
-            // Should there be something after the deletion, the checker has to know.
-            Some(_) | None => replaced.last().copied(),
-        };
+        let before = replaced.last().copied().or(gone);
         self.note(Op::Write { key, cell, before });
         Ok(())
     }
@@ -209,14 +236,18 @@ impl Recorded<'_> {
         (self.stage.tell)(Event::Ended { no, tick: self.stage.tick(), committed })
     }
 
-    fn handle(&self) -> &Handle {
-        self.handle.as_ref().expect("only an end takes it, and consumes the rest")
+    fn reader(&self) -> &Read {
+        match &self.handle {
+            Some(Handle::Read(read)) => read,
+            Some(Handle::Write(write)) => write,
+            None => unreachable!("only an end takes it, and consumes the rest"),
+        }
     }
 
     fn writer(&self) -> &Write {
-        match self.handle() {
-            Handle::Write(write) => write,
-            Handle::Read(_) => unreachable!("readers write not"),
+        match &self.handle {
+            Some(Handle::Write(write)) => write,
+            Some(Handle::Read(_)) | None => unreachable!("readers write not"),
         }
     }
 

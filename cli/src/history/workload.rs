@@ -19,7 +19,7 @@ use argali::{Error, Isolation};
 use fastrand::Rng;
 
 use super::model::Key;
-use super::stage::{Look, Recorded, Stage};
+use super::stage::{Look, Recorded, Stage, Way};
 
 /// Rows that are written at a time.
 const WINDOW: u32 = 8;
@@ -103,6 +103,10 @@ impl Client<'_> {
             9..12 => txn.write(key, Look::Read),
             12..16 => txn.write(key, Look::ForUpdate),
             16..18 => txn.write(key, Look::Blind),
+            18 if self.plan.level == Isolation::Serializable && self.rng.bool() => {
+                let (from, to) = self.range(txn);
+                txn.rewrite(from, to, self.way())
+            }
             18 => txn.write(key, Look::Delete),
             _ => txn.write_in_vain(key),
         }
@@ -113,9 +117,18 @@ impl Client<'_> {
             let key = self.key(txn);
             return txn.read(key).map(drop);
         }
-        let near = base(txn) / GROUP * GROUP + self.rng.u32(..GROUP);
-        let (from, to) = (Key(near), Key(near + self.rng.u32(1..=GROUP)));
-        txn.scan(from, to)
+        let (from, to) = self.range(txn);
+        txn.scan(from, to, self.way()).map(drop)
+    }
+
+    /// A range that begins within the group of the window, and may end in the next.
+    fn range(&mut self, txn: &Recorded<'_>) -> (Key, Key) {
+        let from = base(txn) / GROUP * GROUP + self.rng.u32(..GROUP);
+        (Key(from), Key(from + self.rng.u32(1..=GROUP)))
+    }
+
+    fn way(&mut self) -> Way {
+        *self.rng.choice(&[Way::Up, Way::Down, Way::Both]).expect("three")
     }
 
     /// A row of the window.

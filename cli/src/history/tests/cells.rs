@@ -9,7 +9,7 @@ use argali::Isolation::{self, ReadCommitted, RepeatableRead, Serializable};
 use super::super::check::Anomaly::{self, *};
 use super::super::model::Key;
 use super::super::model::Shape::{ListAppend, Register};
-use super::super::stage::{Look, Recorded, Stage};
+use super::super::stage::{Look, Recorded, Stage, Way};
 use super::{found, told};
 
 const X: Key = Key(3);
@@ -62,7 +62,7 @@ fn aborted_reads() {
     });
     cells(AbortedRead, &[], |mut a, mut b| {
         a.write(X, Look::Blind)?;
-        b.scan(Key(0), Key(16))?;
+        b.scan(Key(0), Key(16), Way::Up)?;
         a.abort()?;
         b.commit()
     });
@@ -137,24 +137,30 @@ fn write_skew() {
     });
 }
 
-/// Two scans of one range, a new row between them.
+/// Two scans of one range, a new row between them; from either end.
 #[test]
 fn phantoms() {
-    cells(Phantom, &[ReadCommitted, RepeatableRead], |mut a, mut b| {
-        a.scan(Key(0), Key(16))?;
+    fn seen_from(a: &mut Recorded<'_>, mut b: Recorded<'_>, way: Way) -> anyhow::Result<()> {
+        a.scan(Key(0), Key(16), way)?;
         b.write(X, Look::Blind)?;
         b.commit()?;
-        a.scan(Key(0), Key(16))?;
-        a.commit()
-    });
+        a.scan(Key(0), Key(16), way).map(drop)
+    }
+    let stories: [Story; 2] = [
+        |mut a, b| seen_from(&mut a, b, Way::Up).and_then(|()| a.commit()),
+        |mut a, b| seen_from(&mut a, b, Way::Down).and_then(|()| a.commit()),
+    ];
+    for story in stories {
+        cells(Phantom, &[ReadCommitted, RepeatableRead], story);
+    }
 }
 
 /// Each counts a range and adds a row to the other's: the phantom that hurts.
 #[test]
 fn phantoms_that_skew_writes() {
     cells(Phantom, &[ReadCommitted, RepeatableRead], |mut a, mut b| {
-        a.scan(Key(0), Key(5))?;
-        b.scan(Key(5), Key(9))?;
+        a.scan(Key(0), Key(5), Way::Up)?;
+        b.scan(Key(5), Key(9), Way::Up)?;
         a.write(Y, Look::Blind)?;
         b.write(X, Look::Blind)?;
         a.commit()?;

@@ -40,11 +40,13 @@ fn shows(mutations: &Mutations, level: LevelArg, anomaly: Anomaly, never: &[Anom
     assert!(seen, "no {anomaly} in {SEEDS} histories");
 }
 
+/// What is rewritten as a range then loses the row that came in between.
 #[test]
 fn a_next_key_lock_left_out_lets_phantoms_in() {
     let rule = broken(|rule| rule.txn.no_next_key_locks = true);
-    let all_but_phantoms: Vec<_> = Anomaly::ALL.into_iter().filter(|it| *it < Phantom).collect();
-    shows(&rule, Serializable, Phantom, &all_but_phantoms);
+    let uncommitted = [DirtyWrite, AbortedRead, IntermediateRead, CircularFlow];
+    shows(&rule, Serializable, Phantom, &uncommitted);
+    shows(&rule, Serializable, LostWrite, &uncommitted);
 }
 
 /// Given back even before the row is read.
@@ -68,7 +70,7 @@ fn a_read_lock_released_at_once_skews_reads_and_writes() {
 fn a_read_without_a_lock_is_dirty() {
     let rule = broken(|rule| rule.txn.no_read_locks = true);
     for anomaly in [AbortedRead, IntermediateRead, CircularFlow] {
-        shows(&rule, Serializable, anomaly, &[DirtyWrite]);
+        shows(&rule, RepeatableRead, anomaly, &[DirtyWrite]);
     }
 }
 
@@ -130,7 +132,7 @@ pub(super) fn lives(mutations: &Mutations, work: &WorkArgs) -> History {
         disk.stop_after(disk.io_count() + rng.u64(20..400));
         let seed = work.seed << 4 | life;
         let ended = workload::run(&stage, life::plan(&WorkArgs { seed, ..work.clone() }));
-        assert_eq!(ended.is_err(), disk.is_dead(), "only the power ends a life: {ended:?}");
+        assert!(ended.is_ok() || disk.is_dead(), "nothing but the power fails: {ended:?}");
         drop(stage);
         drop(db);
         tick = record.lock().unwrap().crash(work.clients);
