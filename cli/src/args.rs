@@ -371,6 +371,20 @@ pub(crate) enum TortureCommand {
     },
     /// Recover, check everything, print every pair and {"end":COUNT}
     Verify(Target),
+    /// Kill the workload and its recoveries again and again, and judge what is left each time
+    ///
+    /// One database in DIR goes through all kills. Each time everything that was acknowledged must be
+    /// there, nothing half, and the files must stay bounded by what lives. Ends with 0 only if all held.
+    Soak {
+        /// Directory of the database, made when it does not exist
+        dir: PathBuf,
+        /// How often the workload is killed with SIGKILL
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        kills: u32,
+        /// Decides the workload and the instants of the kills
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 /// What protects a page whose write was cut short.

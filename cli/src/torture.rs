@@ -3,6 +3,7 @@
 //! ```text
 //!   workload DIR --seed S ──► META, TRY, ACK, ABT lines        (killed, or power cut, at any instant)
 //!   verify DIR ──► {"k":…,"v":…} per pair, {"end":COUNT}       (recovers, checks, prints)
+//!   soak DIR --kills N ──► both in turn, killed again and again, judged by `oracle`
 //! ```
 //!
 //! The workload is hard on purpose: a pool of sixteen pages, log segments of 64 KiB, a checkpoint every
@@ -13,7 +14,9 @@
 //! the number of the run, which makes transaction ids unique for ever, and is nobody else's business.
 
 mod mix;
+mod oracle;
 mod script;
+mod soak;
 mod verify;
 mod workload;
 
@@ -35,6 +38,8 @@ const FRAMES: u32 = 16;
 const FRAMES_PER_CLIENT: u32 = 6;
 /// Bytes per log segment: small, so that segments are recycled all the time.
 const SEGMENT_BYTES: u64 = 64 << 10;
+/// Most bytes of log, far more than a checkpoint every few transactions leaves.
+const LOG_LIMIT_BYTES: u64 = 64 << 20;
 
 /// Runs `argali torture …`.
 pub(crate) fn run(command: &TortureCommand) -> anyhow::Result<()> {
@@ -45,6 +50,7 @@ pub(crate) fn run(command: &TortureCommand) -> anyhow::Result<()> {
                 workload::Plan { seed: *seed, clients: *clients, transactions: *transactions };
             workload::run(options.create(true), dir, plan)
         }
+        TortureCommand::Soak { dir, kills, seed } => soak::run(dir, *kills, *seed),
         TortureCommand::Verify(target) => verify::run(options(1).create(false), &target.dir),
     }
 }
@@ -54,6 +60,7 @@ fn options(clients: u32) -> Options {
     Options::new()
         .page_size(PAGE_BYTES)
         .segment_bytes(SEGMENT_BYTES)
+        .log_limit_bytes(LOG_LIMIT_BYTES)
         .cache_bytes((frames * PAGE_BYTES) as usize)
         .background_threads(clients > 1)
         // A policy that looks at the clock is not deterministic: the workload takes its own.

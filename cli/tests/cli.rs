@@ -43,6 +43,7 @@ fn short_help_fits_on_one_screen_and_long_help_has_examples() {
         "torture",
         "torture workload",
         "torture verify",
+        "torture soak",
     ];
     for command in commands {
         let short = run(&format!("{command} -h"), Path::new("")).expect(0);

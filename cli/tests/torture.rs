@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "../src/torture/oracle.rs"]
 mod oracle;
 
 use std::io::Read as _;
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{argali, run};
+use common::{argali, contents, run};
 use oracle::{Ever, State, Told, state};
 
 /// Starts the workload, kills it once it has said `bytes` bytes (or after `delay` when it says
@@ -55,7 +56,7 @@ fn verify(db: &Path) -> State {
     let first = run("torture verify DIR", db).expect(0);
     let second = run("torture verify DIR", db).expect(0);
     assert_eq!(first, second, "a second verify says something else");
-    state(&first)
+    state(&first).unwrap()
 }
 
 fn kill_loop(seed: u64, clients: u32, rounds: u64) {
@@ -66,7 +67,7 @@ fn kill_loop(seed: u64, clients: u32, rounds: u64) {
     let mut total = (0, 0, 0);
     for round in 0..rounds {
         let said = workload_until(db, seed, clients, Stop::Bytes(rng.usize(1..60_000)));
-        let told = Told::parse(&said, &mut ever);
+        let told = Told::parse(&said, &mut ever).unwrap();
         let found = verify(db);
         if let Err(why) = told.explains(&before, &found) {
             panic!("seed {seed}, {clients} clients, round {round}: {why}");
@@ -96,19 +97,19 @@ fn killed_during_creation_there_is_no_database_or_a_whole_one() {
         let db = &dir.path().join("db");
         let mut ever = Ever::default();
         let said = workload_until(db, 3, 1, Stop::After(Duration::from_micros(micros)));
-        let told = Told::parse(&said, &mut ever);
+        let told = Told::parse(&said, &mut ever).unwrap();
         let seen = run("torture verify DIR", db);
         let before = if seen.code == 4 {
             assert!(said.is_empty(), "it spoke, but there is no database: {said}");
             State::new()
         } else {
-            let found = state(&seen.expect(0));
+            let found = state(&seen.expect(0)).unwrap();
             told.explains(&State::new(), &found).unwrap();
             found
         };
         // Either way the next run is not refused.
         let args = "torture workload DIR --seed 3 --transactions 5";
-        let told = Told::parse(&run(args, db).expect(0), &mut ever);
+        let told = Told::parse(&run(args, db).expect(0), &mut ever).unwrap();
         told.explains(&before, &verify(db)).unwrap();
     }
 }
@@ -136,7 +137,7 @@ fn a_whole_run_is_explained_in_each_mode() {
         let dir = tempfile::tempdir().unwrap();
         let db = &dir.path().join("db");
         let line = format!("torture workload DIR --seed 11 --torn-pages {mode}");
-        let told = Told::parse(&run(&line, db).expect(0), &mut Ever::default());
+        let told = Told::parse(&run(&line, db).expect(0), &mut Ever::default()).unwrap();
         let (acked, aborted, unheard) = told.counts();
         assert!(acked > 250 && aborted > 30 && unheard == 0, "{acked} {aborted} {unheard}");
         told.explains(&State::new(), &verify(db)).unwrap();
@@ -145,11 +146,37 @@ fn a_whole_run_is_explained_in_each_mode() {
 }
 
 #[test]
+fn a_soak_goes_through_its_kills_and_bounds_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = &dir.path().join("db");
+    let said = run("torture soak DIR --kills 6 --seed 4", db).expect(0);
+    assert_eq!(said.lines().count(), 7, "{said}");
+    assert!(said.lines().last().unwrap().starts_with("6 kills"), "{said}");
+    run("check DIR", db).expect(0);
+}
+
+/// A soak on a database that is damaged meanwhile must not end well.
+#[test]
+fn a_soak_tells_the_truth() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = &dir.path().join("db");
+    run("torture workload DIR --seed 9 --transactions 60", db).expect(0);
+    let data = db.join("data");
+    let mut bytes = std::fs::read(&data).unwrap();
+    for page in bytes.chunks_mut(4096).skip(3) {
+        page[100] ^= 1;
+    }
+    std::fs::write(&data, bytes).unwrap();
+    run("torture soak DIR --kills 2 --seed 4", db).expect_error(3, "code 3");
+}
+
+#[test]
 fn damage_is_code_3_and_never_wrong_data() {
     let dir = tempfile::tempdir().unwrap();
     let db = &dir.path().join("db");
     run("torture workload DIR --seed 9 --transactions 120", db).expect(0);
     let good = run("torture verify DIR", db).expect(0);
+    let whole = contents(db);
     let data = db.join("data");
     let bytes = std::fs::read(&data).unwrap();
     let mut rng = fastrand::Rng::with_seed(9);
@@ -168,7 +195,10 @@ fn damage_is_code_3_and_never_wrong_data() {
             seen.expect_error(3, "offset");
             assert!(err.contains("data"), "{err}");
         }
-        std::fs::write(&data, &bytes).unwrap();
+        // All of it: a data file from before the last shutdown is refused.
+        for (path, bytes) in &whole {
+            std::fs::write(path, bytes).unwrap();
+        }
     }
     assert_eq!(run("torture verify DIR", db).expect(0), good);
 }
