@@ -142,7 +142,7 @@ impl<'a> Record<'a> {
     }
 
     /// Decodes one whole frame whose CRC was checked. `None`: it says nothing this version knows.
-    pub(crate) fn decode(frame: &'a [u8]) -> Option<Self> {
+    pub fn decode(frame: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(frame);
         let len = reader.u32()? as usize;
         let _crc = reader.u32()?;

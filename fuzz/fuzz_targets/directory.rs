@@ -1,0 +1,7 @@
+//! Fuzzes `inputs::directory`.
+#![no_main]
+
+#[path = "../inputs.rs"]
+mod inputs;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| inputs::directory(input));
