@@ -79,3 +79,8 @@ fn prepared_transactions() {
     let options = options().lock_timeout(Duration::from_micros(1));
     campaign_with(&options, "in doubt", 1, doubt::in_doubt);
 }
+
+#[test]
+fn values_larger_than_a_page() {
+    campaign("values", 1, workload::values);
+}

@@ -4,7 +4,7 @@
 //! invariant across rows, `splits` changes the shape of the tree, `steal` rolls back transactions larger
 //! than the cache, `joins` fills a tree and empties it again and again, `checkpoints` takes every kind of
 //! them in the middle of transactions, `ddl` creates and drops trees, `ranges` deletes many rows at a
-//! time. What is prepared is in `doubt.rs`.
+//! time, `values` has values of many pages. What is prepared is in `doubt.rs`.
 
 use argali::{Flush, Result};
 
@@ -252,4 +252,51 @@ pub fn ranges(client: &mut Client) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Values from nothing to ten pages, replaced by larger and smaller ones, appended to, deleted, taken back to
+/// savepoints and by aborts, and dropped with their tree.
+pub fn values(client: &mut Client) -> Result<()> {
+    for round in 0..18_u64 {
+        client.transaction(|work| {
+            let tree = work.tree("values")?;
+            for _ in 0..work.rng.usize(1..4) {
+                change_large(work, &tree)?;
+            }
+            if round % 4 == 1 {
+                let savepoint = work.write.savepoint()?;
+                savepoint.put(&tree, key(0), [1; 9000])?;
+                savepoint.remove(&tree, key(1))?;
+                savepoint.put(&tree, key(0), "small")?;
+                savepoint.rollback()?;
+            }
+            if round % 6 == 5 {
+                work.drop_tree("values")?;
+            }
+            Ok(if round % 5 == 3 { End::Abort } else { End::Commit })
+        })?;
+    }
+    Ok(())
+}
+
+fn change_large(work: &mut Work<'_>, tree: &argali::Tree) -> Result<()> {
+    let key = key(work.rng.u64(0..4));
+    match work.rng.u8(0..5) {
+        0 => work.delete(tree, &key),
+        // Twice would show.
+        1 => {
+            let mut longer = work.write.get_for_update(tree, &key)?.unwrap_or_default();
+            longer.extend_from_slice(&work.fresh(5000));
+            work.put(tree, &key, longer)
+        }
+        2 => {
+            let small = work.fresh(20);
+            work.put(tree, &key, small)
+        }
+        _ => {
+            let len = work.rng.usize(800..40_000);
+            let large = work.fresh(len);
+            work.put(tree, &key, large)
+        }
+    }
 }
