@@ -349,8 +349,9 @@ impl Space {
         PageOp::SetBit { index: self.layout.locate(page).1, value }
     }
 
-    /// Whether `page` is marked used. Nothing may be latched.
-    pub(crate) fn is_used(&self, page: PageId) -> Result<bool> {
+    /// Whether `page` is marked used. One that is not begins its next life with `Format`. Nothing may be
+    /// latched.
+    pub fn is_used(&self, page: PageId) -> Result<bool> {
         let (map, bit) = self.layout.locate(page);
         Ok(MapLayout::is_set(self.read_map(map)?.page(), bit))
     }

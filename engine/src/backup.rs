@@ -220,7 +220,7 @@ impl<'e, 'p> Copying<'e, 'p> {
         let mut batch = Vec::with_capacity(BATCH as usize);
         for id in (from..to).map(PageId::new) {
             let mut page = PageBuf::new(size);
-            if self.engine.pool.copy(id, &mut page)? == Found::Page {
+            if self.copy(id, &mut page)? == Found::Page {
                 batch.push((id, page));
             }
         }
@@ -231,6 +231,14 @@ impl<'e, 'p> Copying<'e, 'p> {
         self.add_to_crc(from, &batch, to);
         self.progress.bytes += (to - from) * size.bytes() as u64;
         Ok(())
+    }
+
+    /// What a free page holds matters to nobody, so it may be damaged.
+    fn copy(&self, id: PageId, into: &mut PageBuf) -> Result<Found> {
+        match self.engine.pool.copy(id, into) {
+            Err(e) if e.is_corruption() && !self.engine.space.is_used(id)? => Ok(Found::Never),
+            copied => copied,
+        }
     }
 
     /// A page nobody wrote is zeros in the copy, as in the file.
