@@ -137,31 +137,37 @@ fn all_pages_are_rebuilt_one_after_the_other() {
 fn without_an_image_in_the_log_a_page_is_reported() {
     for mode in TORN_PAGES {
         let (mut rebuilt, mut reported) = (0, 0);
-        let options = options().torn_pages(mode).keep_log_bytes(48 << 10);
-        let sim = SimDisk::new(1);
-        let state = worked(&options, &sim);
-        for page in 0..pages(&sim) {
-            let image = sim.process_kill();
-            if !spoil(&image, page, Damage::Flip(2500)) {
-                continue;
-            }
-            match open(&options, &image).and_then(|db| dump(&db)) {
-                Ok(found) => {
-                    assert_eq!(found, state, "{mode:?}, p{page}");
-                    rebuilt += 1;
+        for keep in [0, 80 << 10, 160 << 10] {
+            let options = options().torn_pages(mode).keep_log_bytes(keep);
+            let sim = SimDisk::new(1);
+            let state = worked(&options, &sim);
+            for page in 0..pages(&sim) {
+                let image = sim.process_kill();
+                if !spoil(&image, page, Damage::Flip(2500)) {
+                    continue;
                 }
-                Err(Error::Corrupt { file, offset, what, .. }) => {
-                    assert_eq!((file.as_str(), offset), ("data", page * PAGE));
-                    assert!(what.contains("the log reaches back to"), "{what}");
-                    assert!(what.contains("restore a backup"), "{what}");
-                    reported += 1;
+                match open(&options, &image).and_then(|db| dump(&db)) {
+                    Ok(found) => {
+                        assert_eq!(found, state, "{mode:?}, p{page}");
+                        rebuilt += 1;
+                    }
+                    Err(error) => {
+                        assert_out_of_reach(&error, page);
+                        reported += 1;
+                    }
                 }
-                Err(error) => panic!("{mode:?}, p{page}: {error}"),
             }
         }
         println!("{mode:?}: {rebuilt} rebuilt, {reported} reported");
-        assert!(rebuilt > 0 && reported > 0);
+        assert!(rebuilt > 3 && reported > 3);
     }
+}
+
+fn assert_out_of_reach(error: &Error, page: u64) {
+    let Error::Corrupt { file, offset, what, .. } = error else { panic!("p{page}: {error}") };
+    assert_eq!((file.as_str(), *offset), ("data", page * PAGE));
+    assert!(what.contains("the log reaches back to"), "{what}");
+    assert!(what.contains("restore a backup"), "{what}");
 }
 
 /// The log since a backup and the backup rebuild what the log alone cannot.
@@ -338,6 +344,36 @@ fn a_crash_after_a_repair_loses_nothing() {
     }
 }
 
+/// So much log is kept, no less and not much more, over checkpoints and openings, and it fills nobody's log.
+#[test]
+fn log_is_kept_for_repair_within_bounds() {
+    let (limit, keep) = (512 << 10, 192 << 10);
+    let options = options().log_limit_bytes(limit).keep_log_bytes(keep);
+    let sim = SimDisk::new(1);
+    let mut client = Counting::new(open(&options, &sim).unwrap());
+    for round in 0..8 {
+        client.work(120).unwrap();
+        client.db.checkpoint(Flush::Everything).unwrap();
+        let log = stats(&client.db).log;
+        let kept = log.tail.get() - log.first_lsn.get();
+        assert!(kept <= limit && (round < 3 || kept >= keep), "{kept} bytes kept");
+        if round >= 3 {
+            let named = |what: &str| log.holders.iter().any(|holder| holder.what.contains(what));
+            assert!(named("keep_log_bytes"), "{:?}", log.holders);
+        }
+        if round % 2 == 1 {
+            let Counting { db, commits } = client;
+            db.close().unwrap();
+            client = Counting { db: open(&options, &sim).unwrap(), commits };
+            let log = stats(&client.db).log;
+            assert!(round < 3 || log.tail.get() - log.first_lsn.get() >= keep);
+        }
+    }
+    assert!(stats(&client.db).log.tail.get() > 2 * limit, "the log went round");
+    let error = open(&options.keep_log_bytes(limit), &SimDisk::new(2)).unwrap_err();
+    assert!(matches!(error, Error::Invalid { what: "keep_log_bytes", .. }), "{error}");
+}
+
 /// Damage in the log ends a repair that needs it, and is named.
 #[test]
 fn a_damaged_log_is_named() {
@@ -348,10 +384,9 @@ fn a_damaged_log_is_named() {
     file.write_all_at(&[0x55; 64], 40_000).unwrap();
     // The first map page was formatted by the very first record and is changed with each new page.
     assert!(spoil(&sim, 0, Damage::Flip(100)));
-    let seen = open(&options, &sim).unwrap().verify().unwrap();
-    let [finding] = seen.findings.as_slice() else { panic!("{:#?}", seen.findings) };
-    assert_eq!((finding.file.as_str(), finding.offset), ("data", 0));
-    assert!(finding.what.contains("wal/0000000000000000.log at offset"), "{finding}");
+    let error = open(&options, &sim).unwrap_err().to_string();
+    assert!(error.starts_with("corrupt data at offset 0"), "{error}");
+    assert!(error.contains("wal/0000000000000000.log at offset"), "{error}");
 }
 
 /// Readers and writers, evictions and checkpoints, and somebody who damages pages under them.

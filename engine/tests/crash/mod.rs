@@ -336,6 +336,9 @@ pub fn recover(options: &Options, oracle: &Oracle, n: u64, disk: &SimDisk) -> Re
     no_page_was_repaired(&db)?;
     let again = disk.process_kill();
     let seen = db.verify().map_err(in_step("verify"))?;
+    if seen.repaired > 0 {
+        return Err(format!("{} pages had to be written again", seen.repaired));
+    }
     if !seen.is_sound() {
         return Err(format!("{:#?}", seen.findings));
     }
