@@ -82,6 +82,16 @@ pub(crate) enum Command {
     Stats(Target),
     /// Take a checkpoint, so that the next recovery is short (recovers first if it must)
     Checkpoint(CheckpointArgs),
+    /// List transactions in doubt, and decide them in their coordinator's stead
+    ///
+    /// A prepared transaction waits for somebody outside to say how it ends, holding its locks and the log
+    /// from its first record on, over restarts, too. Decide only what the coordinator has decided, or will
+    /// never decide.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Prepared {
+        #[command(subcommand)]
+        command: PreparedCommand,
+    },
     /// Print the value of a key
     Get(GetArgs),
     /// Set the value of a key
@@ -202,6 +212,27 @@ pub(crate) enum BankCommand {
     },
     /// Replay the journal against the balances (recovers first if it must)
     Check(Target),
+}
+
+/// Commands under `prepared`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PreparedCommand {
+    /// Name the transactions in doubt; never recovers or writes
+    List(Target),
+    /// Commit a transaction in doubt (recovers first if it must)
+    Commit {
+        /// Directory of the database
+        dir: PathBuf,
+        /// Name it was prepared under
+        gid: String,
+    },
+    /// Take a transaction in doubt back (recovers first if it must)
+    Abort {
+        /// Directory of the database
+        dir: PathBuf,
+        /// Name it was prepared under
+        gid: String,
+    },
 }
 
 /// What a commit waits for.

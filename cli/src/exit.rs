@@ -119,7 +119,7 @@ fn next_step(error: &anyhow::Error) -> Option<&'static str> {
     }
     match error.downcast_ref::<E>()? {
         E::NeedsRecovery => Some(
-            "it was not shut down cleanly; any command that writes recovers it, for instance: argali checkpoint DIR",
+            "it was not shut down cleanly; any command that writes recovers it, for instance: argali checkpoint DIR; decide what is in doubt first: argali prepared list DIR",
         ),
         E::NoDatabase { .. } => Some(
             "check the path, or make one: argali bank load DIR, or argali put DIR KEY VALUE --create",
@@ -137,6 +137,9 @@ fn next_step(error: &anyhow::Error) -> Option<&'static str> {
             Some("argali info DIR names the trees of a database; argali put makes them")
         }
         E::NotFound { what: "backup", .. } => Some("argali backup DIR DEST makes a backup"),
+        E::NotFound { what: "prepared transaction", .. } => Some(
+            "it was decided before, or never prepared; argali prepared list DIR names the others",
+        ),
         E::NotFound { .. } => Some("argali bank load DIR makes a bank"),
         E::Exists { .. } => Some("use what is there, or another directory"),
         E::Invalid { .. } => Some("see argali --help"),

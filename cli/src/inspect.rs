@@ -1,7 +1,7 @@
 //! Looking without touching: `info`, `check`, `stats`.
 //!
 //! None of them recovers or writes, so that evidence stays as it was found. `info` reads the control
-//! file and directory listings only and therefore works on any state, also beside a running process.
+//! file, directory listings and the log from the last checkpoint on, and therefore works on any state.
 //! `check` and `stats` open the database read-only; one that was not shut down cleanly is refused with
 //! [`argali::Error::NeedsRecovery`] (exit code 1): before redo its pages are rightly out of date, and
 //! calling that damage would be wrong.
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::args::Target;
 use crate::exit::Failure;
 use crate::output::{self, Format, Paint, bytes, grouped};
+use crate::prepared;
 
 /// Most findings that people are shown; a reader of JSON gets all.
 const SHOWN_MAX: usize = 100;
@@ -58,6 +59,7 @@ fn info_pairs(info: &Info, trees: Option<&[String]>) -> Vec<(&'static str, Strin
     if let Some(fault) = &info.log_fault {
         pairs.push(("log fault", fault.clone()));
     }
+    pairs.extend(info.prepared.iter().map(|one| ("in doubt", prepared::as_text(one))));
     if let Some(trees) = trees {
         pairs.push(("trees", trees.join(", ")));
     }
@@ -83,6 +85,7 @@ fn info_json(info: &Info, trees: Option<&[String]>) -> Value {
         "log_first_lsn": control.log_first.get(),
         "log_end_lsn": info.log_end.map(argali::Lsn::get),
         "log_fault": info.log_fault,
+        "prepared": info.prepared.iter().map(prepared::as_json).collect::<Vec<_>>(),
         "clean_end_lsn": control.clean_end.map(argali::Lsn::get),
         "trees": trees,
     })

@@ -24,6 +24,7 @@ mod exit;
 mod history;
 mod inspect;
 mod output;
+mod prepared;
 mod torture;
 
 use std::io::Write as _;
@@ -53,6 +54,7 @@ fn run(command: Command, format: output::Format) -> anyhow::Result<()> {
         Command::Check(target) => inspect::check(&target, format),
         Command::Stats(target) => inspect::stats(&target, format),
         Command::Checkpoint(args) => data::checkpoint(&args, format),
+        Command::Prepared { command } => prepared::run(&command, format),
         Command::Get(args) => data::get(&args, format),
         Command::Put(args) => data::put(&args, format),
         Command::Delete(args) => data::delete(&args, format),

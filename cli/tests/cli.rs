@@ -33,6 +33,9 @@ fn short_help_fits_on_one_screen_and_long_help_has_examples() {
         "check",
         "stats",
         "checkpoint",
+        "prepared",
+        "prepared list",
+        "prepared commit",
         "get",
         "put",
         "delete",
@@ -278,4 +281,39 @@ fn kill_while_running(db: &Path) {
     let mut child = busy(db);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// Two in doubt, left by a process that prepared them and went away; decided one by one from outside.
+#[test]
+fn transactions_in_doubt_are_listed_and_decided() {
+    let dir = dir();
+    let db = argali::Db::open(dir.path()).unwrap();
+    for (gid, key) in [("order 1", "a"), ("order-2", "b")] {
+        let mut tx = db.begin().unwrap();
+        let tree = tx.tree(key).unwrap();
+        tx.put(&tree, key, gid).unwrap();
+        tx.prepare(gid).unwrap();
+    }
+    db.close().unwrap();
+    let before = contents(dir.path());
+    let list = run("prepared list DIR", dir.path()).expect(0);
+    assert!(
+        list.contains("order 1") && list.contains("order-2") && list.contains("locks"),
+        "{list}"
+    );
+    let info = run("info DIR", dir.path()).expect(0);
+    assert_eq!(info.matches("in doubt").count(), 2, "{info}");
+    let all = json(&run("--format json prepared list DIR", dir.path()).expect(0));
+    assert_eq!(all["prepared"][1]["gid"], "order-2");
+    run("check DIR", dir.path()).expect_error(1, "needs recovery");
+    assert_eq!(contents(dir.path()), before, "looking changed something");
+
+    let abort = argali(["prepared", "abort"]).arg(dir.path()).arg("order 1").output().unwrap();
+    assert!(abort.status.success());
+    run("prepared commit DIR order-2", dir.path()).expect(0);
+    run("prepared commit DIR order-2", dir.path()).expect_error(1, "no prepared transaction");
+    assert_eq!(run("prepared list DIR", dir.path()).expect(0), "nobody is in doubt\n");
+    assert_eq!(run("get DIR --tree b b", dir.path()).expect(0), "order-2\n");
+    run("get DIR --tree a a", dir.path()).expect_error(1, "no tree");
+    run("check DIR", dir.path()).expect(0);
 }
