@@ -49,6 +49,17 @@ pub(crate) fn release_creation(txn: &mut Txn) {
     txn.unlock(CREATION);
 }
 
+/// Whether `txn` may begin a nested action: not if it has changed so many names that it locked the catalog
+/// itself, since then nobody can tell which.
+pub(crate) fn check_nested(txn: &Txn) -> Result<()> {
+    let whole = |root: PageId| txn.holds(LockName::Tree(root.get())) == Some(LockMode::X);
+    if whole(CATALOG_ROOT) || whole(PENDING_ROOT) {
+        let why = "its transaction changed too many names".to_owned();
+        return Err(Error::Invalid { what: "nested action", why });
+    }
+    Ok(())
+}
+
 /// The catalog of one open database.
 pub(crate) struct Catalog {
     space: Arc<Space>,

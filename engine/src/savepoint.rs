@@ -33,6 +33,21 @@ impl<'w> Savepoint<'w> {
         Ok(Self { write, mark })
     }
 
+    /// As [`Savepoint::new`], around a nested top action.
+    pub(crate) fn nested(write: &'w mut Write) -> Result<Self> {
+        let mark = Some(write.session().begin_nested()?);
+        Ok(Self { write, mark })
+    }
+
+    /// Ends the nested action: what was done since stays, whatever becomes of the transaction.
+    pub(crate) fn settle(mut self) -> Result<()> {
+        if let Some(mark) = &self.mark {
+            self.write.session().end_nested(mark)?;
+        }
+        self.mark = None;
+        Ok(())
+    }
+
     /// Keeps what was done since; an abort or an outer savepoint can still take it back.
     pub fn release(mut self) {
         self.mark = None;

@@ -63,6 +63,8 @@ pub(crate) struct Mark {
     txn: TxnId,
     point: Savepoint,
     effects: EffectsMark,
+    /// Whether a nested top action began here.
+    nested: bool,
 }
 
 /// How many effects there were.
@@ -160,7 +162,27 @@ impl Session {
     pub(crate) fn mark(&self) -> Result<Mark> {
         let mut state = self.state.lock();
         let point = state.run(&self.shared, |txn, _| Ok(txn.savepoint()))?;
-        Ok(Mark { txn: self.id, point, effects: state.effects.mark() })
+        Ok(Mark { txn: self.id, point, effects: state.effects.mark(), nested: false })
+    }
+
+    /// A mark that a nested top action begins at; go on with [`Session::end_nested`] or
+    /// [`Session::rollback_to`].
+    pub(crate) fn begin_nested(&self) -> Result<Mark> {
+        let mut state = self.state.lock();
+        let point = state.run(&self.shared, |txn, _| {
+            catalog::check_nested(txn)?;
+            txn.enter_nested()?;
+            Ok(txn.savepoint())
+        })?;
+        Ok(Mark { txn: self.id, point, effects: state.effects.mark(), nested: true })
+    }
+
+    /// What was done since `mark` is no longer the transaction's to take back.
+    pub(crate) fn end_nested(&self, mark: &Mark) -> Result<()> {
+        let mut state = self.state.lock();
+        state.run(&self.shared, |txn, _| txn.end_nested(mark.point.last))?;
+        state.effects.settle(mark.effects);
+        Ok(())
     }
 
     /// Undoes everything since `mark`; the transaction goes on.
@@ -170,7 +192,13 @@ impl Session {
             return Err(Error::Invalid { what: "savepoint", why });
         }
         let mut state = self.state.lock();
-        let result = state.run(&self.shared, |txn, _| txn.rollback_to(mark.point));
+        let result = state.run(&self.shared, |txn, _| {
+            txn.rollback_to(mark.point)?;
+            if mark.nested {
+                txn.leave_nested();
+            }
+            Ok(())
+        });
         match &result {
             Ok(()) => state.effects.take_back(mark.effects),
             Err(error) => state.fail(error),
@@ -328,6 +356,12 @@ impl Effects {
     fn take_back(&mut self, mark: EffectsMark) {
         self.ddl.drain(mark.ddl..).rev().for_each(Ddl::take_back);
         self.moves.take_back(mark.moves);
+    }
+
+    /// Everything since `mark` stays, whatever becomes of the transaction.
+    fn settle(&mut self, mark: EffectsMark) {
+        self.ddl.truncate(mark.ddl);
+        self.moves.settle(mark.moves);
     }
 
     /// The whole transaction is rolled back: what is to be freed afterwards.

@@ -155,6 +155,24 @@ impl Write {
         Savepoint::new(self)
     }
 
+    /// Runs `body` as a nested top action: what it does stays even if this transaction is aborted later, for
+    /// instance a note that somebody tried. When `body` fails or panics, what it did is taken back and the
+    /// transaction goes on.
+    ///
+    /// * Nobody else sees the work before the transaction ends: its locks stay until then.
+    /// * It is durable with the next durable commit of anybody. A crash in the middle takes it back, and so
+    ///   does one before its last log record reached the disk.
+    /// * It cannot write where the transaction itself wrote before (rows, or trees that it created, dropped or
+    ///   locked as a whole): [`Error::Invalid`](crate::Error::Invalid), because rolling the transaction back
+    ///   would take such work with it. Rows that only nested actions wrote may be written again.
+    /// * Savepoints within it work as ever; nested actions within it are [`Error::Invalid`](crate::Error::Invalid).
+    pub fn nested<T>(&mut self, body: impl FnOnce(&mut Write) -> Result<T>) -> Result<T> {
+        let mut action = Savepoint::nested(self)?;
+        let value = body(&mut action)?; // dropping the savepoint takes a failure back
+        action.settle()?;
+        Ok(value)
+    }
+
     /// Commits with the default durability. The LSN is that of the commit record.
     pub fn commit(self) -> Result<Lsn> {
         let durability = self.session().shared().engine.options.durability;

@@ -5,6 +5,7 @@
 //! open                                 opens (or creates), shows what the restart decided
 //! t1: begin | put T k=v … | delete T k … | get T k | tree T | drop T | commit | abort | prepare GID
 //! t1: try T k=v … keep=no              the puts behind a savepoint, released or rolled back
+//! t1: nested T k=v …                   the puts as a nested top action
 //! checkpoint nothing|old|everything
 //! commit-prepared GID | abort-prepared GID
 //! prepared                             who is in doubt, since when, with which locks
@@ -191,6 +192,7 @@ fn on_tree(write: &mut Write, command: &Command) -> Output {
             return Ok(value.map_or("none\n".into(), |value| format!("{}\n", text(&value))));
         }
         "put" => put(write, &tree, &mut args)?,
+        "nested" => write.nested(|tx| put(tx, &tree, &mut args))?,
         "try" => {
             let keep = args.take_key("keep") != Some("no");
             let savepoint = write.savepoint()?;

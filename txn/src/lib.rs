@@ -15,7 +15,8 @@
 //! | the shared side, begin | `manager.rs` |
 //! | one transaction, `update` | `txn.rs` |
 //! | commit, early lock release | `commit.rs` |
-//! | savepoints, abort, nested top actions | `rollback.rs` |
+//! | savepoints, abort | `rollback.rs` |
+//! | nested top actions | `nested.rs` |
 //! | two-phase commit: prepare, decide, adopt | `prepare.rs`, `vote.rs` |
 //! | `undo_one`, logical undo | `undo.rs` |
 //! | transaction table, `Commit_LSN` | `table.rs` |
@@ -31,6 +32,7 @@ mod commit;
 mod lock;
 mod locking;
 mod manager;
+mod nested;
 mod options;
 mod prepare;
 mod rollback;

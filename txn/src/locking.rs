@@ -25,6 +25,7 @@ impl Txn {
     /// # Panics
     /// When a transaction that is rolling back asks for a lock it does not hold (rule L3).
     pub fn lock(&mut self, name: LockName, mode: LockMode) -> Result<()> {
+        self.nested.check(name, mode)?;
         match self.request(name, mode, Term::Long) {
             None => Ok(()),
             Some(request) => self.acquire(&request),
@@ -68,7 +69,8 @@ impl Txn {
     /// The locks on keys are given back then: what they guarded, the tree's lock guards. Do not call it
     /// under a latch; it may have many locks to give back.
     pub fn escalate(&mut self, tree: u64) {
-        if self.kit().held.below(tree) < self.manager.escalate_at() {
+        // A nested action is judged by the names of its locks (N1).
+        if self.nested.is_active() || self.kit().held.below(tree) < self.manager.escalate_at() {
             return;
         }
         let name = LockName::Tree(tree);

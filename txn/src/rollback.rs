@@ -1,25 +1,21 @@
-//! Rollback: to a savepoint, of everything, and around a nested top action. Loops round `undo_one`.
+//! Rollback: to a savepoint, and of everything. Loops round `undo_one`.
 //!
 //! ```text
 //!  savepoint ─► s = @20        log  @10 a  @20 b  @30 c  @40 d  @50 CLR d→@30  @60 CLR c→@20
 //!  rollback_to(s): while undo_next > @20 { undo_one }                             └ goes on here
-//!
-//!  nested top action           log  @10 a  @20 n  @30 n'  @40 CLR (empty) →@10
-//!  end_nested(@10): whoever undoes this transaction jumps from @40 to @10; n and n' stay
 //! ```
 //!
 //! Rollback takes no locks (L3), draws log space from the reserve, and keeps no more pages latched than
 //! the record changed that it takes back. When all frames are pinned for a moment by others, it waits and
-//! tries again: latches are short. Any other failure (a page that cannot be read) *strands* the transaction: it keeps
-//! its locks and its log space, because nobody may see what it left half undone, and a background step
-//! tries again until the cause has passed. What it took back so far stays taken back. Only a poisoned
-//! database tries nothing more: there the next restart does it.
+//! tries again: latches are short. Any other failure (a page that cannot be read) *strands* the
+//! transaction: it keeps its locks and its log space, because nobody may see what it left half undone, and
+//! a background step tries again until the cause has passed. What it took back so far stays taken back.
+//! Only a poisoned database tries nothing more: there the next restart does it.
 
 use std::time::Duration;
 
 use argali_base::sync::{Arc, thread};
 use argali_base::{Error, Lsn, Result, TxnId};
-use argali_wal::{Body, Changes, Record};
 
 use crate::space::LogSpace;
 use crate::txn::{Kind, Kit, Mode};
@@ -108,28 +104,6 @@ impl Txn {
     pub fn abort(mut self) -> Result<()> {
         assert!(!self.is_in_doubt(), "P2: {} is in doubt", self.id);
         self.take_back()
-    }
-
-    /// Ends a nested top action begun at `start` (= `last_lsn()` then): an empty CLR that jumps over it.
-    /// From now on, undoing this transaction leaves what the action did. In compensating mode the
-    /// record being undone still needs its own CLR.
-    pub fn end_nested(&mut self, start: Lsn) -> Result<()> {
-        let last = self.last_lsn();
-        assert!(start <= last, "a nested top action that began at {start}, after {last}");
-        if start == last {
-            return Ok(());
-        }
-        self.admit(0, 0)?;
-        let forward = self.mode == Mode::Forward;
-        let manager = Arc::clone(&self.manager);
-        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
-        let body = Body::Compensation { changes: Changes::EMPTY, undo_next: start };
-        let mut chain = kit.slot.lock();
-        let record = Record { txn: self.id, prev: chain.last, body };
-        let lsn = manager.wal.append(self.space.ticket(0), &record);
-        let undo_next = if forward { start } else { chain.undo_next };
-        chain.extend(lsn, undo_next);
-        Ok(())
     }
 
     /// The whole rollback; strands the transaction when it fails.

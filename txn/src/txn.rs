@@ -31,6 +31,7 @@ use argali_pager::PageOp;
 use argali_wal::{Body, Changes, ChangesBuilder, Record, RecordBuf, Undo};
 
 use crate::lock::{HeldLocks, Waiter};
+use crate::nested::Nested;
 use crate::space::LogSpace;
 use crate::table::Slot;
 use crate::{Isolation, TxnManager, TxnOptions};
@@ -57,6 +58,7 @@ pub struct Txn {
     pub(crate) mode: Mode,
     /// Why it can only be aborted.
     pub(crate) failed: Option<String>,
+    pub(crate) nested: Nested,
 }
 
 /// Who runs the transaction.
@@ -128,6 +130,7 @@ impl Txn {
             horizon: Lsn::NONE,
             mode,
             failed: None,
+            nested: Nested::default(),
         }
     }
 

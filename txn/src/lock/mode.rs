@@ -124,6 +124,16 @@ impl LockMode {
         }
     }
 
+    /// Whether it is taken in order to write, here or below.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::IX | Self::SIX) || self.is_exclusive()
+    }
+
+    /// Whether whoever holds it may write all it names.
+    pub fn is_exclusive(self) -> bool {
+        matches!(self, Self::X | Self::Key { key: KeyMode::X, .. })
+    }
+
     /// Whether a transaction that holds `self` needs to ask for nothing more to have `other`.
     pub fn covers(self, other: Self) -> bool {
         self.supremum(other) == self
