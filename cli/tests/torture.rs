@@ -155,6 +155,37 @@ fn a_soak_goes_through_its_kills_and_bounds_its_files() {
     run("check DIR", db).expect(0);
 }
 
+/// On a real small file system, its room swept by a file beside the database.
+#[test]
+#[ignore = "needs a file system of about a mebibyte: ARGALI_SMALL_DISK=DIR"]
+fn a_full_disk_ends_the_workload_and_loses_nothing() {
+    let disk = std::env::var_os("ARGALI_SMALL_DISK").expect("ARGALI_SMALL_DISK names a directory");
+    let (db, ballast) = (Path::new(&disk).join("db"), Path::new(&disk).join("ballast"));
+    let mut work = 0;
+    for seed in 0..20 {
+        let _ = std::fs::remove_dir_all(&db);
+        std::fs::write(&ballast, vec![1; 20_000 * seed]).unwrap();
+        let line = format!("torture workload DIR --seed {seed} --transactions 100000");
+        let ran = run(&line, &db);
+        let (said, err) = (ran.out.clone(), ran.err.clone());
+        ran.expect(1);
+        assert!(err.contains("No space left on device"), "{err}");
+        if db.join("control").exists() {
+            let mut ever = Ever::default();
+            let told = Told::parse(&said, &mut ever).unwrap();
+            // First on the disk as full as it is, then with room to go on.
+            let found = verify(&db);
+            told.explains(&State::new(), &found).unwrap();
+            std::fs::remove_file(&ballast).unwrap();
+            let more = "torture workload DIR --seed 99 --transactions 3";
+            let told = Told::parse(&run(more, &db).expect(0), &mut ever).unwrap();
+            told.explains(&found, &verify(&db)).unwrap();
+            work += 1;
+        }
+    }
+    assert!(work > 10, "the disk is too small to show anything: {work} runs came to work");
+}
+
 /// A soak on a database that is damaged meanwhile must not end well.
 #[test]
 fn a_soak_tells_the_truth() {
