@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  room for k KiB more ──► put, put, put ─► LogFull or Full ─► abort, in every case
-//!                           loser: 60 rows changed long ago ─► abort
+//!                           loser: 2400 changes long ago ─► abort
 //!                           kill ─► restart on the disk as full as it is
 //!  room again          ──► the same handle commits
 //! ```
@@ -68,11 +68,12 @@ fn fill(db: &Db, tree: &Tree, rows: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> Error {
     unreachable!("the disk has an end")
 }
 
-/// What the loser does before the disk is full: every row changed, so that its undo is large.
+/// What the loser does before the disk is full: every row changed, again and again, so that its undo takes
+/// several segments.
 fn lose(db: &Db, tree: &Tree) -> Write {
     let loser = db.begin().unwrap();
-    for n in 0..60 {
-        loser.put(tree, key(n), [2; 200]).unwrap();
+    for n in 0..2400 {
+        loser.put(tree, key(n % 60), [(n % 251) as u8; 300]).unwrap();
     }
     loser
 }
