@@ -12,7 +12,7 @@ use argali_access::BTree;
 use argali_base::Result;
 use argali_base::sync::thread;
 use argali_txn::{Durability, Txn};
-use common::{Setup, World, get, key, scan, scan_all, scan_back};
+use common::{Setup, World, get, key, scan, scan_all, scan_back, tidy};
 
 /// Each builds a database: enough for a look, raise it for a search.
 const ROUNDS: usize = 60;
@@ -159,5 +159,92 @@ fn a_rollback_while_its_leaf_is_split() {
         let rows = scan_all(&stage.tree, &mut stage.world.begin());
         assert_eq!(rows.len(), 7);
         assert!(rows.iter().all(|(_, value)| value.len() == 900));
+    });
+}
+
+/// Leaves one row in each leaf, and joins the two as soon as that is settled.
+fn shrink(stage: &Stage) {
+    for n in [20, 30, 60, 50] {
+        run(stage, |txn| stage.tree.delete(txn, &key(n)).map(drop));
+        tidy(&stage.world);
+    }
+}
+
+/// What is left after [`shrink`], one page in the end.
+fn shrunk(stage: &Stage, rows: &[u64]) {
+    // Whoever was active when it was looked at is gone now; a commit lets the leaf be looked at again.
+    run(stage, |txn| stage.tree.put(txn, &key(10), &[0; 900]).map(drop));
+    tidy(&stage.world);
+    assert_eq!(stage.world.verify(&[&stage.tree])[0].pages, 1);
+    assert!(stage.world.space.stats().joins >= 2, "two leaves, and the root with the one left");
+    let keys: Vec<_> = rows.iter().map(|n| key(*n)).collect();
+    let found = scan_all(&stage.tree, &mut stage.world.begin());
+    assert_eq!(found.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), keys);
+}
+
+#[test]
+fn a_join_and_scans_in_both_directions() {
+    fn back_and_forth(stage: &Stage) {
+        let mut txn = stage.world.begin();
+        let Ok(back) = scan_back(&stage.tree, &mut txn, Unbounded, Unbounded) else { return };
+        let Ok(forth) = scan(&stage.tree, &mut txn, Unbounded, Unbounded) else { return };
+        assert_eq!(back.into_iter().rev().collect::<Vec<_>>(), forth, "a phantom");
+        txn.commit(Durability::Relaxed).unwrap();
+    }
+    model(&[shrink, back_and_forth, |stage| scan_twice(stage, 99)], |stage| {
+        shrunk(stage, &[10, 40]);
+    });
+}
+
+#[test]
+fn a_join_and_descents_to_both_leaves() {
+    fn read(stage: &Stage) {
+        for n in [40, 10, 40] {
+            let mut txn = stage.world.begin();
+            assert!(get(&stage.tree, &mut txn, &key(n)).is_some(), "{n} is there all the time");
+            txn.commit(Durability::Relaxed).unwrap();
+        }
+    }
+    fn write(stage: &Stage) {
+        for n in [45, 15] {
+            run(stage, |txn| stage.tree.put(txn, &key(n), b"new").map(drop));
+        }
+    }
+    model(&[shrink, read, write], |stage| shrunk(stage, &[10, 15, 40, 45]));
+}
+
+#[test]
+fn a_join_and_a_rollback_into_both_leaves() {
+    fn lose(stage: &Stage) {
+        let mut txn = stage.world.begin();
+        let mut body = || {
+            stage.tree.delete(&mut txn, &key(40))?;
+            stage.tree.put(&mut txn, &key(10), b"short")?;
+            stage.tree.put(&mut txn, &key(41), b"new")
+        };
+        drop(body());
+        txn.abort().unwrap();
+    }
+    model(&[shrink, lose], |stage| shrunk(stage, &[10, 40]));
+}
+
+/// The page that a join gives back goes to a split at once; whoever had its number must not mistake it.
+#[test]
+fn a_join_and_a_split_that_takes_its_page() {
+    fn grow(stage: &Stage) {
+        for n in [11, 12, 13] {
+            run(stage, |txn| stage.tree.put(txn, &key(n), &[1; 900]).map(drop));
+        }
+    }
+    fn read(stage: &Stage) {
+        let mut txn = stage.world.begin_at(argali_txn::Isolation::ReadCommitted);
+        let Ok(rows) = scan(&stage.tree, &mut txn, Unbounded, Unbounded) else { return };
+        let there = [10, 40].map(key);
+        let found: Vec<_> = rows.iter().filter(|(key, _)| there.contains(key)).collect();
+        assert_eq!(found.len(), 2, "{rows:?}");
+    }
+    model(&[shrink, grow, read], |stage| {
+        let rows = scan_all(&stage.tree, &mut stage.world.begin());
+        assert_eq!(rows.len(), 5);
     });
 }
