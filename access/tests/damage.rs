@@ -91,7 +91,22 @@ impl Victim {
         let mut entry = Entry::default();
         found +=
             usize::from(Self::ends(self.tree.next(&mut txn, Unbounded, Unbounded, &mut entry)));
+        for n in 0..200 {
+            found += usize::from(Self::ends(self.tree.delete(&mut txn, &row(n))));
+        }
         txn.commit(Durability::Relaxed).unwrap();
+        found + self.tidy()
+    }
+
+    /// Joins what is thin by now, in spite of the damage.
+    fn tidy(&self) -> usize {
+        let mut found = 0;
+        while BTree::can_tidy(&self.world.space) {
+            let mut txn = self.world.txns.begin_system().unwrap();
+            found += usize::from(Self::ends(BTree::tidy_some(&self.world.space, &mut txn, 1)));
+            txn.commit(Durability::Relaxed).unwrap();
+        }
+        assert!(self.world.space.stats().joins > 0, "{:?}", self.world.space.stats());
         found
     }
 

@@ -195,6 +195,29 @@ fn a_scan_goes_on_after_its_leaf_was_joined_and_its_page_reused() {
     assert_eq!(seen, 210);
 }
 
+/// The page says itself that it left the tree: as it was, it would still hold the row the scan stands on,
+/// and nothing behind it.
+#[test]
+fn a_scan_does_not_go_on_in_a_page_that_left_the_tree() {
+    let world = World::new();
+    let tree = world.tree();
+    // Two leaves: 10, 20, 30 and 40, 50, 60.
+    commit(&world, |txn| {
+        (1..=6).for_each(|n| drop(tree.put(txn, &key(10 * n), &[0; 900]).unwrap()));
+    });
+    let mut reader = world.begin_at(Isolation::ReadCommitted);
+    let mut entry = Entry::default();
+    assert!(tree.next(&mut reader, Included(&key(40)), Unbounded, &mut entry).unwrap());
+    commit(&world, |txn| {
+        [20, 30, 50, 60].map(|n| tree.delete(txn, &key(n)).unwrap());
+    });
+    tidy(&world);
+    assert_eq!(pages(&world, &tree), 1);
+    commit(&world, |txn| drop(tree.put(txn, &key(45), b"new").unwrap()));
+    assert!(tree.next(&mut reader, Excluded(&key(40)), Unbounded, &mut entry).unwrap());
+    assert_eq!((entry.key, entry.value), (key(45), b"new".to_vec()));
+}
+
 /// After a crash nobody remembers which leaves are thin. A scan does.
 #[test]
 fn a_scan_notes_leaves_full_of_ghosts() {

@@ -186,7 +186,7 @@ impl BTree {
         let mut latched = Latched { parent, left, right, slot: pair.slot };
         let copy = self.copy_of(&latched.right);
         let moved = self.inspect(&latched.right, |_| Moved::read(&latched, copy, level))?;
-        let kept = self.inspect(&latched.left, |page| fill::cell_bytes(*page))?;
+        let kept = self.room().saturating_sub(latched.left.page().free_bytes());
         if !fill::is_roomy(kept, moved.bytes, self.room()) {
             return match level {
                 0 => self.inspect_neighbour(&latched, side, (kept, moved.bytes)),
@@ -212,8 +212,8 @@ impl BTree {
         };
         let ghosts = self.inspect(neighbour, |page| fill::removable_bytes(page))?;
         let (kept, moved) = match side {
-            Side::Left => (kept - ghosts, moved),
-            Side::Right => (kept, moved - ghosts),
+            Side::Left => (kept.saturating_sub(ghosts), moved),
+            Side::Right => (kept, moved.saturating_sub(ghosts)),
         };
         if !fill::is_worth_purging(ghosts, self.room()) || !fill::is_roomy(kept, moved, self.room())
         {
@@ -264,7 +264,8 @@ impl BTree {
             return Err(Stop::Again);
         }
         let mut page = self.latch_child(child, level, &[self.root()], patient)?;
-        self.inspect(&page, |page| fill::cell_bytes(*page))?;
+        let fits = |bytes| if bytes <= self.room() { Ok(()) } else { Err(Restart) };
+        self.inspect(&page, |page| fill::cell_bytes(*page).and_then(fits))?;
         let copy = self.copy_of(&page);
         let ops = self.moved(copy.page(), 0..copy.page().slot_count(), 0);
         let Some(mut map) = self.space().try_map(child, patient)? else { return Err(Stop::Again) };
