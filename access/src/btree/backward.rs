@@ -85,6 +85,7 @@ impl BTree {
         let (mut walk, mut left) = self.begin_back(order, guarded, entry, patient)?;
         // How the next key must compare with the one in `entry`: keys descend.
         let mut ceiling = entry.border.bounded.then_some(Ordering::Less);
+        let mut arrived = left != Left::Unknown;
         loop {
             while walk.slot == 0 {
                 if !self.note_border(&walk, left, entry)? {
@@ -93,11 +94,15 @@ impl BTree {
                 // A patient walk pins its leaf: let go of it before going down again.
                 drop(walk);
                 (walk, left) = self.descend_below(&mut entry.border, patient)?;
+                arrived = true;
             }
             walk.slot -= 1;
             let cell = self.look(&walk.leaf.glimpse, |view| LeafCell::read(view, walk.slot))?;
             self.take_key(&walk, cell, ceiling, &mut entry.key)?;
             ceiling = Some(Ordering::Less);
+            if std::mem::take(&mut arrived) {
+                self.notice(&walk.leaf, &entry.key)?;
+            }
             if !from_on(&entry.key, order.from) {
                 return Ok(false);
             }
