@@ -276,6 +276,7 @@ impl Stack {
             theirs.extend(undecided.structures());
             engine.register.adopt(undecided)?;
         }
+        engine.txns.refresh_commit_lsn();
         engine.pending.resume(&engine.txns, &theirs)?;
         Ok(engine)
     }

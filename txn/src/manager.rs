@@ -164,6 +164,12 @@ impl TxnManager {
         self.table.commit_lsn()
     }
 
+    /// Computes [`commit_lsn`](Self::commit_lsn) anew. Transactions that end do so themselves; after a restart,
+    /// or a clean open, none has ended yet, and everything in the log is settled.
+    pub fn refresh_commit_lsn(&self) {
+        self.table.find_holder(|| self.wal.tail());
+    }
+
     /// Greatest commit LSN whose locks were released before it was durable.
     pub fn horizon(&self) -> Lsn {
         Lsn::new(self.horizon.load(Ordering::Acquire))

@@ -156,7 +156,7 @@ impl TxnTable {
         }
     }
 
-    fn find_holder(&self, tail: impl Fn() -> Lsn) {
+    pub(crate) fn find_holder(&self, tail: impl Fn() -> Lsn) {
         let _one_at_a_time = self.scanning.lock();
         // Whoever ends during the scan finds no holder and scans again, after this one.
         self.holder.store(0, Ordering::Release);
