@@ -62,7 +62,8 @@ pub struct Structure {
 }
 
 impl Kind {
-    const fn from_u8(kind: u8) -> Option<Self> {
+    /// The kind with this number; `None` when there is none.
+    pub const fn from_u8(kind: u8) -> Option<Self> {
         match kind {
             1 => Some(Self::Tree),
             2 => Some(Self::Heap),

@@ -121,9 +121,7 @@ trait Anyway {
 impl Anyway for World {
     /// As [`World::relist`], on a heap that may be damaged.
     fn relist_anyway(&self) {
-        let mut txn = self.txns.begin_system().unwrap();
-        while let Ok(true) = Heap::relist_gained(&self.space, &mut txn, 16) {}
-        txn.commit(Durability::Relaxed).unwrap();
+        while let Ok(true) = Heap::relist_step(&self.space, &self.txns) {}
     }
 }
 

@@ -59,12 +59,12 @@ pub(super) struct Numbered {
     pub(super) page: PageId,
 }
 
-/// A step on the way to a page of rows.
+/// A directory on the way to a page of rows, and where it goes on.
 #[derive(Clone, Copy, Debug)]
-struct Step {
-    directory: PageId,
-    slot: usize,
-    entry: Entry,
+pub(super) struct Step {
+    pub(super) directory: PageId,
+    pub(super) slot: usize,
+    pub(super) entry: Entry,
 }
 
 impl Heap {
@@ -100,7 +100,7 @@ impl Heap {
         is_one.then_some(level)
     }
 
-    fn entry(&self, directory: PageRef<'_>, slot: usize) -> Result<Entry> {
+    pub(super) fn entry(&self, directory: PageRef<'_>, slot: usize) -> Result<Entry> {
         let damaged = || self.corrupt(directory.id(), format!("entry {slot} is none"));
         Entry::read(directory, slot).ok_or_else(damaged)
     }
@@ -199,6 +199,7 @@ impl Heap {
         let Some((own, above)) = way.split_last() else { return Ok(()) };
         if own.entry.page == at.page && own.entry.class != class {
             self.set_class(txn, *own, class)?;
+            self.room.note_listed(class);
         }
         for step in above.iter().rev().filter(|step| step.entry.class < class) {
             self.set_class(txn, *step, class)?;
@@ -207,7 +208,7 @@ impl Heap {
     }
 
     /// One record, never undone. Does nothing if the entry is not where it was: it is only a hint.
-    fn set_class(&self, txn: &mut Txn, at: Step, class: u8) -> Result<()> {
+    pub(super) fn set_class(&self, txn: &mut Txn, at: Step, class: u8) -> Result<()> {
         txn.admit(RELIST_BYTES, 1)?;
         let mut page = self.pool().write(at.directory)?;
         let entry = Entry::read(page.page(), at.slot);

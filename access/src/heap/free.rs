@@ -19,7 +19,6 @@ use argali_pager::PageOp;
 use argali_txn::{Edit, Txn, Undo};
 
 use super::Heap;
-use super::directory::Entry;
 use crate::attempt::{Attempt, Stop, retry};
 
 /// Log bytes of one step, generously.
@@ -41,12 +40,11 @@ impl Heap {
     /// One step; true when there was nothing to free.
     fn free_one(&self, txn: &mut Txn, patient: bool) -> Attempt<bool> {
         let edge = self.right_edge()?;
-        let Some(last) = edge.iter().rev().find(|edge| edge.count > 0) else { return Ok(true) };
+        let last = edge.iter().rev().find_map(|edge| Some((edge, edge.last?.page)));
+        let Some((last, page)) = last else { return Ok(true) };
         txn.admit(STEP_BYTES, 2)?;
         let slot = last.count - 1;
         let mut directory = self.pool().write(last.directory)?;
-        let damaged = || self.corrupt(last.directory, format!("entry {slot} is none"));
-        let page = Entry::read(directory.page(), slot).ok_or_else(damaged)?.page;
         let Some(mut map) = self.space().try_map(page, patient)? else {
             drop(directory);
             self.space().await_map(page)?;

@@ -20,7 +20,7 @@ use argali_pager::{PageKind, PageOp};
 use argali_txn::{Edit, Txn, Undo};
 
 use super::Heap;
-use super::directory::{ENTRY_BYTES, Entry, LEVEL_MAX, Numbered};
+use super::directory::{ENTRY_BYTES, Entry, LEVEL_MAX, Numbered, Step};
 use super::room::CLASS_MAX;
 use crate::attempt::{Attempt, Stop, retry};
 
@@ -37,18 +37,28 @@ pub(super) struct Edge {
     pub(super) directory: PageId,
     pub(super) level: u8,
     pub(super) count: usize,
+    /// Its last entry, if it has one.
+    pub(super) last: Option<Entry>,
     /// Number of the first page it covers.
     first: u64,
 }
 
 impl Heap {
-    /// Adds a page of rows. Nothing may be latched.
+    /// Adds a page of rows, and sees to it that whoever searches from the root finds it. Nothing may be
+    /// latched.
     pub(super) fn grow(&self, txn: &mut Txn) -> Result<Numbered> {
-        loop {
+        let new = loop {
             if let Some(new) = retry(|patient| self.step(txn, patient))? {
-                return Ok(new);
+                break new;
+            }
+        };
+        for edge in self.right_edge()?.iter().rev().skip(1) {
+            if let Some(entry) = edge.last.filter(|entry| entry.class < CLASS_MAX) {
+                let at = Step { directory: edge.directory, slot: edge.count - 1, entry };
+                self.set_class(txn, at, CLASS_MAX)?;
             }
         }
+        Ok(new)
     }
 
     /// The directories along the right edge, from the root down.
@@ -58,12 +68,13 @@ impl Heap {
         loop {
             let (read, level) = self.directory(id, edge.last().map(|edge| edge.level))?;
             let count = read.page().slot_count();
-            edge.push(Edge { directory: id, level, count, first });
-            if level == 0 || count == 0 {
-                return Ok(edge);
+            let last =
+                count.checked_sub(1).map(|slot| self.entry(read.page(), slot)).transpose()?;
+            edge.push(Edge { directory: id, level, count, last, first });
+            match last {
+                Some(entry) if level > 0 => id = entry.page,
+                Some(_) | None => return Ok(edge),
             }
-            let damaged = || self.corrupt(id, "has a last entry that is none");
-            id = Entry::read(read.page(), count - 1).ok_or_else(damaged)?.page;
             first += (count as u64 - 1) * self.span(level);
         }
     }
@@ -115,9 +126,8 @@ impl Heap {
         let mut new = self.pool().create(id)?;
         let mut page = self.latch_edge(root)?;
         let Some(mut map) = self.space().try_map(id, patient)? else { return Err(Stop::Again) };
-        let entries: Vec<_> =
-            (0..root.count).filter_map(|slot| Entry::read(page.page(), slot)).collect();
-        let entries: Vec<_> = entries.into_iter().map(Entry::encode).collect();
+        let read = |slot| self.entry(page.page(), slot).map(Entry::encode);
+        let entries: Vec<_> = (0..root.count).map(read).collect::<Result<_>>()?;
         let mut moved = vec![self.format(PageKind::Directory, root.level)];
         moved.extend(entries.iter().enumerate().map(|(slot, entry)| insert_entry(slot, entry)));
         let higher = self.format(PageKind::Directory, root.level + 1);

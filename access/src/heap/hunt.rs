@@ -60,9 +60,10 @@ impl Heap {
         if let Some(taken) = self.room.take(&hunt.refused) {
             return Ok(taken);
         }
-        while hunt.looks < LOOKS_MAX {
+        while hunt.looks < LOOKS_MAX
+            && let Some(from) = self.room.hand(hunt.class)
+        {
             hunt.looks += 1;
-            let from = self.room.hand();
             match self.search(txn, from, hunt.class)? {
                 Some(found) => {
                     self.room.set_hand(found.number + 1);
@@ -72,7 +73,7 @@ impl Heap {
                         return Ok(taken);
                     }
                 }
-                None if from == 0 => break,
+                None if from == 0 => self.room.note_none(hunt.class),
                 None => self.room.set_hand(0),
             }
         }

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{PageId, Result};
 use argali_pager::{PageRef, SLOT_BYTES};
-use argali_txn::Txn;
+use argali_txn::{Durability, Txn, TxnManager};
 
 use super::Heap;
 use super::cell::Cell;
@@ -36,6 +36,8 @@ use crate::Space;
 pub(super) const CLASS_MAX: u8 = 16;
 /// Most pages inserts go to at one time.
 const OPEN_MAX: usize = 8;
+/// Pages looked at in one background step.
+const RELIST_BATCH: usize = 32;
 /// Most numbers kept for the background step: a megabyte or two. What is above is left to a scan.
 const GAINED_MAX: usize = 1 << 16;
 
@@ -47,13 +49,21 @@ pub(crate) struct Rooms(Mutex<BTreeMap<PageId, Arc<Room>>>);
 #[derive(Default)]
 pub(super) struct Room(Mutex<State>);
 
-#[derive(Default)]
 struct State {
     open: Vec<Open>,
     /// Numbers of pages that may have more room than they are listed with.
     gained: BTreeSet<u64>,
     /// Number of the page from which the directory is searched.
     hand: u64,
+    /// No page is listed with this class or a greater one: a whole search found none, and none was listed
+    /// since.
+    none_from: u8,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { open: Vec::new(), gained: BTreeSet::new(), hand: 0, none_from: CLASS_MAX + 1 }
+    }
 }
 
 /// A page inserts go to.
@@ -127,12 +137,26 @@ impl Room {
         self.0.lock().gained.pop_first()
     }
 
-    pub(super) fn hand(&self) -> u64 {
-        self.0.lock().hand
+    /// From which page on the directory is to be searched for `class`; `None` when that is in vain.
+    pub(super) fn hand(&self, class: u8) -> Option<u64> {
+        let state = self.0.lock();
+        (class < state.none_from).then_some(state.hand)
     }
 
     pub(super) fn set_hand(&self, number: u64) {
         self.0.lock().hand = number;
+    }
+
+    /// A search of the whole directory found no page listed with `class`.
+    pub(super) fn note_none(&self, class: u8) {
+        let mut state = self.0.lock();
+        state.none_from = state.none_from.min(class);
+    }
+
+    /// A page is listed with `class` now.
+    pub(super) fn note_listed(&self, class: u8) {
+        let mut state = self.0.lock();
+        state.none_from = state.none_from.max(class + 1);
     }
 }
 
@@ -192,17 +216,19 @@ impl Heap {
         self.relist(txn, at, class)
     }
 
-    /// Background work: lists up to `pages` pages that gained room, of some heap, as what they are. Returns
-    /// whether there is more to do. It must not run while pages of dropped heaps are freed.
-    pub fn relist_gained(space: &Arc<Space>, txn: &mut Txn, pages: usize) -> Result<bool> {
+    /// Background work: lists a few pages that gained room, of some heap, as what they are. Returns whether
+    /// there is more to do. It must not run while pages of dropped heaps are freed.
+    pub fn relist_step(space: &Arc<Space>, txns: &Arc<TxnManager>) -> Result<bool> {
         let Some(root) = space.rooms().gainer() else { return Ok(false) };
         let heap = Self::open(space, root);
-        for _ in 0..pages {
+        let mut system = txns.begin_system()?;
+        for _ in 0..RELIST_BATCH {
             let Some(number) = heap.room.take_gained() else { break };
             if let Some(Entry { page, .. }) = heap.entry_at(number)? {
-                heap.list_truly(txn, Numbered { number, page })?;
+                heap.list_truly(&mut system, Numbered { number, page })?;
             }
         }
+        system.commit(Durability::Relaxed)?;
         Ok(space.rooms().gainer().is_some())
     }
 }

@@ -130,9 +130,7 @@ impl World {
 
     /// What the background does for heaps.
     pub(crate) fn relist(&self) {
-        let mut txn = self.txns.begin_system().unwrap();
-        while Heap::relist_gained(&self.space, &mut txn, 16).unwrap() {}
-        txn.commit(Durability::Relaxed).unwrap();
+        while Heap::relist_step(&self.space, &self.txns).unwrap() {}
     }
 }
 
