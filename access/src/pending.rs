@@ -62,8 +62,7 @@ pub struct Structure {
 }
 
 impl Kind {
-    /// The kind with this number; `None` when there is none.
-    pub const fn from_u8(kind: u8) -> Option<Self> {
+    const fn from_u8(kind: u8) -> Option<Self> {
         match kind {
             1 => Some(Self::Tree),
             2 => Some(Self::Heap),

@@ -22,25 +22,31 @@ const SHOWN_MAX: usize = 100;
 /// Runs `argali info`.
 pub(crate) fn info(target: &Target, format: Format) -> anyhow::Result<()> {
     let info = argali::info(&target.dir)?;
-    // A clean database can also name its trees; any other says so by leaving the line out.
-    let trees = if info.clean { trees(target).ok() } else { None };
+    // A clean database can also name what it holds; any other says so by leaving the lines out.
+    let names = if info.clean { names(target).ok() } else { None };
     match format {
-        Format::Json => output::json_line(&info_json(&info, trees.as_deref()))?,
-        Format::Text => print_pairs(&info_pairs(&info, trees.as_deref()))?,
+        Format::Json => output::json_line(&info_json(&info, names.as_ref()))?,
+        Format::Text => print_pairs(&info_pairs(&info, names.as_ref()))?,
     }
     Ok(())
 }
 
-fn trees(target: &Target) -> argali::Result<Vec<String>> {
-    let db = Options::new().open_read_only(&target.dir)?;
-    let read = db.read_with(Isolation::ReadCommitted)?;
-    let trees = read.trees()?;
-    read.finish()?;
-    db.close()?;
-    Ok(trees)
+/// What a database holds, by name.
+struct Names {
+    trees: Vec<String>,
+    heaps: Vec<String>,
 }
 
-fn info_pairs(info: &Info, trees: Option<&[String]>) -> Vec<(&'static str, String)> {
+fn names(target: &Target) -> argali::Result<Names> {
+    let db = Options::new().open_read_only(&target.dir)?;
+    let read = db.read_with(Isolation::ReadCommitted)?;
+    let names = Names { trees: read.trees()?, heaps: read.heaps()? };
+    read.finish()?;
+    db.close()?;
+    Ok(names)
+}
+
+fn info_pairs(info: &Info, names: Option<&Names>) -> Vec<(&'static str, String)> {
     let control = &info.control;
     let log: u64 = info.log_files.iter().map(|(_, size)| size).sum();
     let state = if info.clean { "clean" } else { "in use, or needs recovery" };
@@ -60,13 +66,14 @@ fn info_pairs(info: &Info, trees: Option<&[String]>) -> Vec<(&'static str, Strin
         pairs.push(("log fault", fault.clone()));
     }
     pairs.extend(info.prepared.iter().map(|one| ("in doubt", prepared::as_text(one))));
-    if let Some(trees) = trees {
+    if let Some(Names { trees, heaps }) = names {
         pairs.push(("trees", trees.join(", ")));
+        pairs.push(("heaps", heaps.join(", ")));
     }
     pairs
 }
 
-fn info_json(info: &Info, trees: Option<&[String]>) -> Value {
+fn info_json(info: &Info, names: Option<&Names>) -> Value {
     let control = &info.control;
     let files: Vec<Value> =
         info.log_files.iter().map(|(name, size)| json!({ "name": name, "bytes": size })).collect();
@@ -87,7 +94,8 @@ fn info_json(info: &Info, trees: Option<&[String]>) -> Value {
         "log_fault": info.log_fault,
         "prepared": info.prepared.iter().map(prepared::as_json).collect::<Vec<_>>(),
         "clean_end_lsn": control.clean_end.map(argali::Lsn::get),
-        "trees": trees,
+        "trees": names.map(|names| &names.trees),
+        "heaps": names.map(|names| &names.heaps),
     })
 }
 
@@ -106,7 +114,7 @@ pub(crate) fn check(target: &Target, format: Format) -> anyhow::Result<()> {
     db.close()?;
     match format {
         Format::Json => output::json_line(&json!({
-            "trees": seen.trees, "rows": seen.rows, "pages": seen.pages,
+            "trees": seen.trees, "heaps": seen.heaps, "rows": seen.rows, "pages": seen.pages,
             "findings": seen.findings.iter().map(finding_json).collect::<Vec<_>>(),
         }))?,
         Format::Text => print_check(&seen)?,
@@ -160,8 +168,15 @@ pub(crate) fn print_check(seen: &Verification) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     list_findings(&mut out, paint, &seen.findings)?;
     if seen.findings.is_empty() {
-        let (trees, rows, pages) = (grouped(seen.trees), grouped(seen.rows), grouped(seen.pages));
-        writeln!(out, "{}: {trees} trees, {rows} rows, {pages} pages", paint.good("sound"))?;
+        let [trees, heaps, rows, pages] =
+            [seen.trees, seen.heaps, seen.rows, seen.pages].map(grouped);
+        let sound = paint.good("sound");
+        writeln!(out, "{sound}: {trees} trees, {heaps} heaps, {rows} rows, {pages} pages")?;
+        if seen.rows_moved + seen.heap_pages_listed_low > 0 {
+            let [moved, low] = [seen.rows_moved, seen.heap_pages_listed_low].map(grouped);
+            let what = format_args!("{moved} rows moved, {low} pages with idle room");
+            writeln!(out, "{}", paint.faint(format_args!("heaps: {what}")))?;
+        }
     }
     Ok(())
 }
@@ -184,6 +199,7 @@ fn stats_pairs(stats: &Stats) -> Vec<(&'static str, String)> {
         stats.log.holders.iter().map(|h| format!("{} at {}", h.what, h.lsn)).collect();
     let mut pairs = vec![
         ("trees", grouped(stats.trees)),
+        ("heaps", grouped(stats.heaps)),
         (
             "pages in use",
             format!("{} of {}", grouped(stats.pages_in_use), grouped(stats.pager.pages)),
@@ -205,7 +221,7 @@ fn stats_json(stats: &Stats) -> Value {
     let holders: Vec<Value> =
         stats.log.holders.iter().map(|h| json!({ "what": h.what, "lsn": h.lsn.get() })).collect();
     json!({
-        "trees": stats.trees, "pages_in_use": stats.pages_in_use,
+        "trees": stats.trees, "heaps": stats.heaps, "pages_in_use": stats.pages_in_use,
         "active_transactions": stats.active_transactions, "commits": stats.commits,
         "aborts": stats.aborts, "checkpoints": stats.checkpoints, "poisoned": stats.poisoned,
         "log": {

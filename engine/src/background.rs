@@ -6,6 +6,7 @@
 //!  argali-cleaner   BufferPool::step: a batch of old pages  10 ms when there was nothing to do
 //!  argali-house     Checkpointer::step, Pending::step,      50 ms
 //!                   BTree::tidy_some: thin nodes
+//!                   Heap::relist_step
 //! ```
 //!
 //! All of it is step functions without a loop of their own. With threads off the same steps run at the
@@ -17,7 +18,7 @@
 
 use std::time::Duration;
 
-use argali_access::BTree;
+use argali_access::{BTree, Heap};
 use argali_base::sync::{Arc, Condvar, Mutex, thread};
 use argali_base::{Error, Lsn, Result};
 use argali_txn::Durability;
@@ -149,7 +150,14 @@ impl Engine {
                 break;
             }
         }
+        while self.note("listing room", self.relist_step()) == Some(true) {}
         HOUSE_REST
+    }
+
+    /// Lists heap pages that gained room; returns whether there are more.
+    pub(crate) fn relist_step(&self) -> Result<bool> {
+        let _no_frees = self.pending.pause();
+        Heap::relist_step(self.catalog.space(), &self.txns)
     }
 
     fn checkpoint_step(&self) -> Result<()> {
@@ -202,6 +210,7 @@ impl Engine {
         self.note("checkpoint", self.checkpoint_step());
         self.note("freeing pages", self.free_step());
         self.note("tidying trees", self.tidy_step());
+        self.note("listing room", self.relist_step());
     }
 
     /// Keeps the error of a step for `stats`.

@@ -1,29 +1,30 @@
-//! Which trees exist: itself a tree, so that creating and dropping are as transactional as a `put`.
+//! Which trees and heaps exist: itself a tree, so that creating and dropping are as transactional as a
+//! `put`.
 //!
 //! ```text
-//!  page 1  catalog   name ─► version u8 │ kind u8 │ root page u64
+//!  page 1  catalog   name ─► version u8 │ kind u8 (1 tree, 2 heap) │ root page u64
 //!  page 2  pending   see access/src/pending.rs
 //!
 //!  create:  system transaction: allocate root, pending += root          (commits, not forced)
 //!           user's transaction: pending -= root, catalog += name        (undone like any row)
-//!  drop:    user's transaction: lock tree X, catalog -= name, pending += root
+//!  drop:    user's transaction: lock it X, catalog -= name, pending += root
 //! ```
 //!
 //! What is pending is freed when no rollback can want it back ([`Pending`]). A crash at any point leaves
-//! either a catalog row or a pending row for every tree: nothing leaks.
+//! either a catalog row or a pending row for each of them: nothing leaks.
 
 use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Weak;
 
-use argali_access::{BTree, Entry, Kind, Pending, Space};
+use argali_access::{BTree, Entry, Heap, Pending, Space};
 use argali_base::codec::{Reader, Writer};
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Error, Lsn, PageId, Result};
 use argali_txn::{KeyMode, LockMode, LockName, Txn, TxnManager};
 
+use crate::handle::{Handle, Home, Meta, Named, Place};
 use crate::session::{Ddl, Effects};
-use crate::tree::{Home, Meta, Tree};
 
 /// Root of the catalog tree. Page 0 is the first map page.
 pub(crate) const CATALOG_ROOT: PageId = PageId::new(1);
@@ -32,13 +33,12 @@ pub(crate) const PENDING_ROOT: PageId = PageId::new(2);
 /// Pages every database has from the start.
 pub(crate) const SYSTEM_PAGES: u64 = 3;
 
-/// Longest tree name in bytes: with its row it fits a page of 4 KiB many times.
+/// Longest name of a tree or heap in bytes: with its row it fits a page of 4 KiB many times.
 pub const NAME_BYTES_MAX: usize = 255;
 
 const ROW_VERSION: u8 = 1;
-const ROW_TREE: u8 = Kind::Tree as u8;
 
-/// Held exclusively by whoever creates a tree, so that two who find the same name missing do not
+/// Held exclusively by whoever creates a tree or heap, so that two who find the same name missing do not
 /// deadlock on the gap that both have read. No key has this hash's name: the tree number is no tree's.
 const CREATION: LockName = LockName::Key { tree: u64::MAX, hash: 0 };
 const EXCLUSIVE: LockMode = LockMode::Key { key: KeyMode::X, gap: argali_txn::Gap::None };
@@ -63,7 +63,7 @@ pub(crate) fn check_nested(txn: &Txn) -> Result<()> {
 /// The catalog of one open database.
 pub(crate) struct Catalog {
     space: Arc<Space>,
-    trees: BTree,
+    names: BTree,
     pending: Arc<Pending>,
     home: Home,
     handles: Mutex<HashMap<PageId, Weak<Meta>>>,
@@ -78,7 +78,7 @@ impl Catalog {
 
     pub(crate) fn open(space: &Arc<Space>, pending: &Arc<Pending>) -> Self {
         Self {
-            trees: BTree::open(space, CATALOG_ROOT),
+            names: BTree::open(space, CATALOG_ROOT),
             pending: Arc::clone(pending),
             space: Arc::clone(space),
             home: Home::default(),
@@ -86,96 +86,107 @@ impl Catalog {
         }
     }
 
-    pub(crate) fn check_home(&self, tree: &Tree) -> Result<()> {
-        tree.check_home(&self.home)
+    pub(crate) fn check_home(&self, handle: &Handle) -> Result<()> {
+        handle.check_home(&self.home)
     }
 
-    /// The tree called `name`, if it exists.
-    pub(crate) fn find(&self, txn: &mut Txn, name: &str) -> Result<Option<Tree>> {
-        check_name(name)?;
+    /// What is called `name`, if it exists; `Invalid` when it is of another kind.
+    pub(crate) fn find(&self, txn: &mut Txn, named: Named, name: &str) -> Result<Option<Handle>> {
+        check_name(named, name)?;
         let mut row = Vec::new();
-        if !self.trees.get(txn, name.as_bytes(), &mut row)? {
+        if !self.names.get(txn, name.as_bytes(), &mut row)? {
             return Ok(None);
         }
-        Ok(Some(self.handle(name, decode_row(name, &row)?)))
+        let place = decode_row(name, &row)?;
+        if place.named != named {
+            let why = format!("{name:?} is the name of a {}", place.named.noun());
+            return Err(Error::Invalid { what: named.noun(), why });
+        }
+        Ok(Some(self.handle(name, place)))
     }
 
-    /// The tree called `name`, made if it does not exist; call it when `name` was not there a moment ago.
+    /// What is called `name`, made if it does not exist; call it when `name` was not there a moment ago.
     pub(crate) fn find_or_create(
         &self,
         txns: &Arc<TxnManager>,
         txn: &mut Txn,
-        name: &str,
+        (named, name): (Named, &str),
         effects: &mut Effects,
-    ) -> Result<Tree> {
-        check_name(name)?;
+    ) -> Result<Handle> {
         txn.lock(CREATION, EXCLUSIVE)?;
-        match self.find(txn, name)? {
-            Some(tree) => Ok(tree),
-            None => self.create_tree(txns, txn, name, effects),
+        match self.find(txn, named, name)? {
+            Some(handle) => Ok(handle),
+            None => self.create_new(txns, txn, (named, name), effects),
         }
     }
 
     /// Whether `name` seems to exist, committed or not: decides only which lock to take first.
-    pub(crate) fn peek(&self, txns: &Arc<TxnManager>, name: &str) -> Result<bool> {
-        check_name(name)?;
+    pub(crate) fn peek(&self, txns: &Arc<TxnManager>, named: Named, name: &str) -> Result<bool> {
+        check_name(named, name)?;
         let mut system = txns.begin_system()?;
-        self.trees.get(&mut system, name.as_bytes(), &mut Vec::new())
+        self.names.get(&mut system, name.as_bytes(), &mut Vec::new())
     }
 
-    fn create_tree(
+    fn create_new(
         &self,
         txns: &Arc<TxnManager>,
         txn: &mut Txn,
-        name: &str,
+        (named, name): (Named, &str),
         effects: &mut Effects,
-    ) -> Result<Tree> {
-        let create = |system: &mut Txn| Ok(BTree::create(&self.space, system)?.root());
-        let structure = self.pending.allocate(txns, Kind::Tree, create)?;
-        let tree = Tree::new(name, self.btree_at(structure.first), &self.home);
-        self.remember(&tree);
+    ) -> Result<Handle> {
+        let create = |system: &mut Txn| match named {
+            Named::Tree => Ok(BTree::create(&self.space, system)?.root()),
+            Named::Heap => Ok(Heap::create(&self.space, system)?.root()),
+        };
+        let structure = self.pending.allocate(txns, named.kind(), create)?;
+        let handle = Handle::new(name, Place { named, root: structure.first }, &self.home);
+        self.remember(&handle);
         // From here on a rollback must know of the root, wherever the rest may fail.
-        effects.ddl.push(Ddl::Created(tree.clone()));
+        effects.ddl.push(Ddl::Created(handle.clone()));
         self.pending.take(txn, structure, &mut effects.moves)?;
-        txn.lock(tree.lock_name(), LockMode::X)?;
-        let created = self.trees.insert_new(txn, name.as_bytes(), &encode_row(tree.root()))?;
+        txn.lock(handle.lock_name(), LockMode::X)?;
+        let created = self.names.insert_new(txn, name.as_bytes(), &encode_row(handle.place()))?;
         assert!(created, "{name:?} was missing under a lock, and is there now");
-        Ok(tree)
+        Ok(handle)
     }
 
     /// Removes `name`; the pages go after the commit.
-    pub(crate) fn remove(&self, txn: &mut Txn, name: &str, effects: &mut Effects) -> Result<()> {
-        let missing = || Error::NotFound { what: "tree", name: name.to_owned() };
-        let tree = self.find(txn, name)?.ok_or_else(missing)?;
-        tree.enter(txn, LockMode::X)?;
+    pub(crate) fn remove(
+        &self,
+        txn: &mut Txn,
+        (named, name): (Named, &str),
+        effects: &mut Effects,
+    ) -> Result<()> {
+        let handle = self.find(txn, named, name)?.ok_or_else(|| named.missing(name))?;
+        handle.enter(txn, LockMode::X)?;
         // The name was read under a lock, but under read committed that lock is gone again.
-        if self.trees.delete(txn, name.as_bytes())? != Some(encode_row(tree.root())) {
-            return Err(missing());
+        if self.names.delete(txn, name.as_bytes())? != Some(encode_row(handle.place())) {
+            return Err(named.missing(name));
         }
-        self.pending.give(txn, tree.structure(), &mut effects.moves)?;
-        tree.set_dropped(true);
-        effects.ddl.push(Ddl::Dropped(tree));
+        self.pending.give(txn, handle.place().structure(), &mut effects.moves)?;
+        handle.set_dropped(true);
+        effects.ddl.push(Ddl::Dropped(handle));
         Ok(())
     }
 
-    /// All names, sorted.
-    pub(crate) fn names(&self, txn: &mut Txn) -> Result<Vec<String>> {
+    /// All names of one kind, sorted.
+    pub(crate) fn names(&self, txn: &mut Txn, named: Named) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        self.for_each(txn, |name, _| names.push(name.to_owned()))?;
+        self.for_each(txn, |name, place| {
+            if place.named == named {
+                names.push(name.to_owned());
+            }
+        })?;
         Ok(names)
     }
 
-    /// Calls `visit` with each name and root.
-    pub(crate) fn for_each(
-        &self,
-        txn: &mut Txn,
-        mut visit: impl FnMut(&str, PageId),
-    ) -> Result<()> {
+    /// Calls `visit` with each name and what it names.
+    pub(crate) fn for_each(&self, txn: &mut Txn, mut visit: impl FnMut(&str, Place)) -> Result<()> {
         let mut entry = Entry::default();
         let mut last: Option<Vec<u8>> = None;
         loop {
             let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            if !self.trees.next(txn, from, Bound::Unbounded, &mut entry)? {
+            if !self.names.next(txn, from, Bound::Unbounded, &mut entry)? {
                 return Ok(());
             }
             let name = std::str::from_utf8(&entry.key);
@@ -187,48 +198,50 @@ impl Catalog {
 
     /// The tree that holds the catalog.
     pub(crate) fn own_tree(&self) -> &BTree {
-        &self.trees
+        &self.names
     }
 
-    /// A handle without name and home, for checks.
-    pub(crate) fn btree_at(&self, root: PageId) -> BTree {
-        BTree::open(&self.space, root)
+    /// Where everything named stands.
+    pub(crate) fn space(&self) -> &Arc<Space> {
+        &self.space
     }
 
-    fn handle(&self, name: &str, root: PageId) -> Tree {
+    fn handle(&self, name: &str, place: Place) -> Handle {
         let mut handles = self.handles.lock();
-        if let Some(tree) = handles.get(&root).and_then(Tree::upgrade)
-            && tree.name() == name
+        if let Some(handle) = handles.get(&place.root).and_then(Handle::upgrade)
+            && handle.name() == name
         {
-            return tree;
+            return handle;
         }
-        let tree = Tree::new(name, BTree::open(&self.space, root), &self.home);
-        handles.insert(root, tree.downgrade());
-        tree
+        let handle = Handle::new(name, place, &self.home);
+        handles.insert(place.root, handle.downgrade());
+        handle
     }
 
-    fn remember(&self, tree: &Tree) {
+    fn remember(&self, handle: &Handle) {
         let mut handles = self.handles.lock();
         if handles.len() >= 64 && handles.len() == handles.capacity() {
             handles.retain(|_, meta| meta.strong_count() > 0);
         }
-        handles.insert(tree.root(), tree.downgrade());
+        handles.insert(handle.root(), handle.downgrade());
     }
 }
 
-fn encode_row(root: PageId) -> Vec<u8> {
+fn encode_row(place: Place) -> Vec<u8> {
     let mut row = Vec::with_capacity(10);
     row.put_u8(ROW_VERSION);
-    row.put_u8(ROW_TREE);
-    row.put_u64(root.get());
+    row.put_u8(place.named as u8);
+    row.put_u64(place.root.get());
     row
 }
 
-fn decode_row(name: &str, row: &[u8]) -> Result<PageId> {
+fn decode_row(name: &str, row: &[u8]) -> Result<Place> {
     let mut fields = Reader::new(row);
-    let parsed = (fields.u8(), fields.u8(), fields.u64(), fields.is_empty());
+    let parsed = (fields.u8(), fields.u8().and_then(Named::from_u8), fields.u64());
     match parsed {
-        (Some(ROW_VERSION), Some(ROW_TREE), Some(root), true) => Ok(PageId::new(root)),
+        (Some(ROW_VERSION), Some(named), Some(root)) if fields.is_empty() => {
+            Ok(Place { named, root: PageId::new(root) })
+        }
         _ => Err(damaged(&format!("the row of {name:?} makes no sense: {row:02x?}"))),
     }
 }
@@ -237,12 +250,16 @@ fn damaged(what: &str) -> Error {
     Error::corrupt("data", 0, None::<Lsn>, format!("catalog: {what}"))
 }
 
-fn check_name(name: &str) -> Result<()> {
+fn check_name(named: Named, name: &str) -> Result<()> {
+    let what = match named {
+        Named::Tree => "tree name",
+        Named::Heap => "heap name",
+    };
     if name.is_empty() {
-        return Err(Error::Invalid { what: "tree name", why: "empty".to_owned() });
+        return Err(Error::Invalid { what, why: "empty".to_owned() });
     }
     if name.len() > NAME_BYTES_MAX {
-        return Err(Error::TooLarge { what: "tree name", size: name.len(), limit: NAME_BYTES_MAX });
+        return Err(Error::TooLarge { what, size: name.len(), limit: NAME_BYTES_MAX });
     }
     Ok(())
 }
@@ -253,20 +270,26 @@ mod tests {
 
     #[test]
     fn rows_round_trip_and_reject_everything_else() {
-        let row = encode_row(PageId::new(77));
-        assert_eq!(row, [1, 1, 77, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(decode_row("t", &row).unwrap(), PageId::new(77));
-        for bad in [&row[..9], &[], &[2, 1, 77, 0, 0, 0, 0, 0, 0, 0], &[&row[..], &[0]].concat()] {
-            assert!(decode_row("t", bad).unwrap_err().is_corruption(), "{bad:?}");
+        for (named, number) in [(Named::Tree, 1), (Named::Heap, 2)] {
+            let place = Place { named, root: PageId::new(77) };
+            let row = encode_row(place);
+            assert_eq!(row, [1, number, 77, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(decode_row("t", &row).unwrap(), place);
+            let (mut version, mut kind) = (row.clone(), row.clone());
+            (version[0], kind[1]) = (2, 99);
+            for bad in [&row[..9], &[], &version, &kind, &[&row[..], &[0]].concat()] {
+                assert!(decode_row("t", bad).unwrap_err().is_corruption(), "{bad:?}");
+            }
         }
     }
 
     #[test]
     fn names_have_limits() {
-        assert!(check_name("a").is_ok());
-        assert!(check_name(&"x".repeat(NAME_BYTES_MAX)).is_ok());
-        assert!(matches!(check_name(""), Err(Error::Invalid { .. })));
+        assert!(check_name(Named::Tree, "a").is_ok());
+        assert!(check_name(Named::Heap, &"x".repeat(NAME_BYTES_MAX)).is_ok());
+        assert!(matches!(check_name(Named::Heap, ""), Err(Error::Invalid { .. })));
         let long = "x".repeat(NAME_BYTES_MAX + 1);
-        assert!(matches!(check_name(&long), Err(Error::TooLarge { size: 256, .. })));
+        let refused = check_name(Named::Tree, &long);
+        assert!(matches!(refused, Err(Error::TooLarge { size: 256, .. })));
     }
 }

@@ -139,6 +139,8 @@ impl Engine {
         }
         self.health.check()?;
         self.retry_rollbacks();
+        // What memory knows of room is lost otherwise; only a hint, so a failure is no reason to stop here.
+        while matches!(self.relist_step(), Ok(true)) {}
         self.checkpointer.shut_down(self.stamp()?)
     }
 

@@ -1,6 +1,6 @@
 //! argali: a storage engine that keeps its word after a crash.
 //!
-//! Named B+trees of bytes, changed in transactions, in one directory. It is built the way the ARIES paper
+//! Named B+trees and heaps of bytes, changed in transactions, in one directory. It is built the way the ARIES paper
 //! describes: pages with LSNs in a steal/no-force buffer pool, a write-ahead log with compensation
 //! records, fuzzy checkpoints, and a restart in three passes (analysis, redo, undo) that can be watched.
 //!
@@ -50,6 +50,8 @@ mod catalog;
 mod create;
 mod cursor;
 mod db;
+mod handle;
+mod heap;
 mod info;
 mod open;
 mod options;
@@ -65,7 +67,7 @@ mod value;
 mod verify;
 mod write;
 
-pub use argali_access::{Finding, SpaceStats, VALUE_BYTES_MAX};
+pub use argali_access::{Finding, RowId, SpaceStats, VALUE_BYTES_MAX};
 pub use argali_base::{Error, Lsn, PageId, Result, TxnId, disk};
 pub use argali_buffer_pool::PoolStats;
 pub use argali_pager::{PagerStats, TornPages};
@@ -82,6 +84,7 @@ pub use backup::{BackupOptions, BackupProgress, BackupReport};
 pub use catalog::NAME_BYTES_MAX;
 pub use cursor::{Bookmark, Cursor, Row};
 pub use db::Db;
+pub use heap::{Heap, Rows};
 pub use info::{Info, info, info_on};
 pub use options::{CACHE_PAGES_MIN, LOG_SEGMENTS_MIN, Mutations, Options};
 pub use prepared::InDoubt;

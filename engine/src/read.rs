@@ -6,6 +6,8 @@ use std::ops::{Bound, RangeBounds};
 use argali_base::{Result, TxnId};
 
 use crate::cursor::{Bookmark, Cursor};
+use crate::handle::Named;
+use crate::heap::Heap;
 use crate::scan::{Scan, prefix_end};
 use crate::session::Session;
 use crate::tree::Tree;
@@ -38,16 +40,30 @@ impl Read {
         self.session.id()
     }
 
-    /// Opens tree `name` if it exists.
+    /// Opens tree `name` if it exists; [`Error::Invalid`](crate::Error::Invalid) when it is a heap.
     pub fn open_tree(&self, name: &str) -> Result<Option<Tree>> {
-        let engine = &self.session.shared().engine;
-        self.session.run(|txn| engine.catalog.find(txn, name))
+        let catalog = &self.session.shared().engine.catalog;
+        let handle = self.session.run(|txn| catalog.find(txn, Named::Tree, name))?;
+        Ok(handle.map(|handle| Tree::new(handle, catalog.space())))
+    }
+
+    /// Opens heap `name` if it exists; [`Error::Invalid`](crate::Error::Invalid) when it is a tree.
+    pub fn open_heap(&self, name: &str) -> Result<Option<Heap>> {
+        let catalog = &self.session.shared().engine.catalog;
+        let handle = self.session.run(|txn| catalog.find(txn, Named::Heap, name))?;
+        Ok(handle.map(|handle| Heap::new(handle, catalog.space())))
     }
 
     /// Names of all trees, sorted.
     pub fn trees(&self) -> Result<Vec<String>> {
         let engine = &self.session.shared().engine;
-        self.session.run(|txn| engine.catalog.names(txn))
+        self.session.run(|txn| engine.catalog.names(txn, Named::Tree))
+    }
+
+    /// Names of all heaps, sorted.
+    pub fn heaps(&self) -> Result<Vec<String>> {
+        let engine = &self.session.shared().engine;
+        self.session.run(|txn| engine.catalog.names(txn, Named::Heap))
     }
 
     /// The value under `key`.

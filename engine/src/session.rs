@@ -14,9 +14,9 @@
 //! taken, so a second try is safe, and a writer who is merely faster than the checkpointer never sees it.
 //!
 //! Two things must hear of a transaction's end, and of its rollback to a savepoint: [`Effects`] remembers
-//! them. Tree handles carry a flag "dropped" that must be right for whoever holds the tree's lock; so it
-//! is set when a transaction drops the tree and reset *before* a rollback releases the locks. And what was
-//! given up, or taken over in vain, is to be freed *after* the end.
+//! them. Handles carry a flag "dropped" that must be right for whoever holds the lock of what they stand
+//! for; so it is set when a transaction drops that and reset *before* a rollback releases the locks. And
+//! what was given up, or taken over in vain, is to be freed *after* the end.
 
 use argali_access::{BTree, Moves, Rows, Structure};
 use argali_base::sync::{Arc, Mutex};
@@ -25,6 +25,7 @@ use argali_txn::{Durability, LockMode, LockName, Prepared, Savepoint, Txn};
 
 use crate::catalog;
 use crate::db::{Counters, Engine, Shared};
+use crate::handle::Handle;
 use crate::prepared::Undecided;
 use crate::tree::Tree;
 
@@ -52,10 +53,10 @@ pub(crate) struct Effects {
     pub(crate) moves: Moves,
 }
 
-/// A change of the catalog that tree handles must hear of.
+/// A change of the catalog that handles must hear of.
 pub(crate) enum Ddl {
-    Created(Tree),
-    Dropped(Tree),
+    Created(Handle),
+    Dropped(Handle),
 }
 
 /// Where a rollback to a savepoint returns to.
@@ -96,32 +97,59 @@ impl Session {
         self.state.lock().run(&self.shared, |txn, _| body(txn))
     }
 
-    /// As [`Session::run`], on a tree that is locked for reading and was not dropped.
+    /// As [`Session::run`], on what is locked for reading and was not dropped.
+    pub(crate) fn read<T>(
+        &self,
+        handle: &Handle,
+        mut body: impl FnMut(&mut Txn) -> Result<T>,
+    ) -> Result<T> {
+        self.shared.engine.catalog.check_home(handle)?;
+        self.run(|txn| {
+            handle.enter(txn, LockMode::IS)?;
+            body(txn)
+        })
+    }
+
+    /// As [`Session::run`], on what is locked for writing and was not dropped.
+    pub(crate) fn write<T>(
+        &self,
+        handle: &Handle,
+        mut body: impl FnMut(&mut Txn) -> Result<T>,
+    ) -> Result<T> {
+        self.write_noting(handle, |txn, _| body(txn))
+    }
+
+    /// As [`Session::write`], where the end of the transaction must hear of what was done.
+    fn write_noting<T>(
+        &self,
+        handle: &Handle,
+        mut body: impl FnMut(&mut Txn, &mut Effects) -> Result<T>,
+    ) -> Result<T> {
+        self.shared.engine.catalog.check_home(handle)?;
+        let mut state = self.state.lock();
+        state.lock_database(&self.shared)?;
+        state.run(&self.shared, |txn, effects| {
+            handle.enter(txn, LockMode::IX)?;
+            body(txn, effects)
+        })
+    }
+
+    /// As [`Session::read`], on a tree.
     pub(crate) fn read_tree<T>(
         &self,
         tree: &Tree,
         mut body: impl FnMut(&mut Txn, &BTree) -> Result<T>,
     ) -> Result<T> {
-        self.shared.engine.catalog.check_home(tree)?;
-        self.run(|txn| {
-            tree.enter(txn, LockMode::IS)?;
-            body(txn, tree.btree())
-        })
+        self.read(tree.handle(), |txn| body(txn, tree.btree()))
     }
 
-    /// As [`Session::run`], on a tree that is locked for writing and was not dropped.
+    /// As [`Session::write`], on a tree.
     pub(crate) fn write_tree<T>(
         &self,
         tree: &Tree,
         mut body: impl FnMut(&mut Txn, &BTree) -> Result<T>,
     ) -> Result<T> {
-        self.shared.engine.catalog.check_home(tree)?;
-        let mut state = self.state.lock();
-        state.lock_database(&self.shared)?;
-        state.run(&self.shared, |txn, _| {
-            tree.enter(txn, LockMode::IX)?;
-            body(txn, tree.btree())
-        })
+        self.write(tree.handle(), |txn| body(txn, tree.btree()))
     }
 
     /// As [`Session::write_tree`], on rows with values of any size.
@@ -130,13 +158,9 @@ impl Session {
         tree: &Tree,
         mut body: impl FnMut(&mut Rows<'_>) -> Result<T>,
     ) -> Result<T> {
-        let engine = &self.shared.engine;
-        engine.catalog.check_home(tree)?;
-        let mut state = self.state.lock();
-        state.lock_database(&self.shared)?;
-        state.run(&self.shared, |txn, effects| {
-            tree.enter(txn, LockMode::IX)?;
-            body(&mut Rows::new(txn, tree.btree(), &engine.pending, &mut effects.moves))
+        let pending = &self.shared.engine.pending;
+        self.write_noting(tree.handle(), |txn, effects| {
+            body(&mut Rows::new(txn, tree.btree(), pending, &mut effects.moves))
         })
     }
 
@@ -374,8 +398,8 @@ impl Effects {
 impl Ddl {
     fn take_back(self) {
         match self {
-            Self::Created(tree) => tree.set_dropped(true),
-            Self::Dropped(tree) => tree.set_dropped(false),
+            Self::Created(handle) => handle.set_dropped(true),
+            Self::Dropped(handle) => handle.set_dropped(false),
         }
     }
 }

@@ -4,6 +4,7 @@ use argali_base::sync::Ordering;
 use argali_base::{Error, Lsn, Result, TxnId};
 
 use crate::db::Engine;
+use crate::handle::Named;
 
 /// Counters since this opening, and gauges of now; names carry their units. `log.holders` names what
 /// keeps the log from being truncated.
@@ -31,6 +32,8 @@ pub struct Stats {
     pub checkpoints: u64,
     /// Named trees, those of open transactions included.
     pub trees: u64,
+    /// Named heaps, likewise.
+    pub heaps: u64,
     /// What was dropped, overwritten or created in vain and whose pages are not all free yet.
     pub frees_waiting: u64,
     /// Pages in use, the allocation maps' included.
@@ -54,9 +57,12 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
     let mut active = Vec::new();
     engine.txns.active(&mut active);
     let oldest = active.iter().min_by_key(|txn| txn.first);
-    let mut trees = 0;
+    let (mut trees, mut heaps) = (0, 0);
     let mut system = engine.txns.begin_system()?;
-    engine.catalog.for_each(&mut system, |_, _| trees += 1)?;
+    engine.catalog.for_each(&mut system, |_, place| match place.named {
+        Named::Tree => trees += 1,
+        Named::Heap => heaps += 1,
+    })?;
     let counters = &engine.counters;
     Ok(Stats {
         log: engine.wal.stats(),
@@ -70,6 +76,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         retries: counters.retries.load(Ordering::Relaxed),
         checkpoints: counters.checkpoints.load(Ordering::Relaxed),
         trees,
+        heaps,
         frees_waiting: engine.pending.waiting() as u64,
         pages_in_use: engine.space.pages_in_use()?,
         space: engine.space.stats(),

@@ -8,11 +8,13 @@ use std::io;
 use std::ops::{Deref, RangeBounds};
 
 use argali_base::{Lsn, Result};
-use argali_txn::Durability;
+use argali_txn::{Durability, Txn};
 
+use crate::handle::{Handle, Named};
+use crate::heap::Heap;
 use crate::read::Read;
 use crate::savepoint::Savepoint;
-use crate::session::Session;
+use crate::session::{Effects, Session};
 use crate::tree::Tree;
 
 /// A read-write transaction; dropping it aborts it, as does a panic that unwinds through it.
@@ -42,34 +44,50 @@ impl Write {
     }
 
     /// Opens tree `name`, or creates it; an abort undoes the creation.
-    /// [`Error::TooLarge`](crate::Error::TooLarge) beyond [`crate::NAME_BYTES_MAX`] bytes, [`Error::Invalid`](crate::Error::Invalid) when empty.
+    /// [`Error::TooLarge`](crate::Error::TooLarge) beyond [`crate::NAME_BYTES_MAX`] bytes,
+    /// [`Error::Invalid`](crate::Error::Invalid) when empty, or when it is a heap.
     pub fn tree(&mut self, name: &str) -> Result<Tree> {
-        let engine = &self.session().shared().engine;
-        if let Some(tree) = self.open_existing(name)? {
-            return Ok(tree);
-        }
-        self.session().change_catalog(|txn, effects| {
-            engine.catalog.find_or_create(&engine.txns, txn, name, effects)
-        })
+        let handle = self.open_or_create(Named::Tree, name)?;
+        Ok(Tree::new(handle, self.session().shared().engine.catalog.space()))
     }
 
-    /// Opens without the write locks of a creation, if `name` seems to exist.
-    fn open_existing(&self, name: &str) -> Result<Option<Tree>> {
+    /// Opens heap `name`, or creates it; an abort undoes the creation. Errors as [`Write::tree`].
+    pub fn heap(&mut self, name: &str) -> Result<Heap> {
+        let handle = self.open_or_create(Named::Heap, name)?;
+        Ok(Heap::new(handle, self.session().shared().engine.catalog.space()))
+    }
+
+    fn open_or_create(&self, named: Named, name: &str) -> Result<Handle> {
         let engine = &self.session().shared().engine;
-        self.session().run(|txn| {
-            if engine.catalog.peek(&engine.txns, name)? {
-                engine.catalog.find(txn, name)
+        // Without the write locks of a creation, if `name` seems to exist.
+        let open = self.session().run(|txn| {
+            if engine.catalog.peek(&engine.txns, named, name)? {
+                engine.catalog.find(txn, named, name)
             } else {
                 Ok(None)
             }
-        })
+        })?;
+        let create = |txn: &mut Txn, effects: &mut Effects| {
+            engine.catalog.find_or_create(&engine.txns, txn, (named, name), effects)
+        };
+        open.map_or_else(|| self.session().change_catalog(create), Ok)
     }
 
     /// Drops tree `name`. Other transactions that use it are waited for; the pages are freed after the
     /// commit, in the background. [`Error::NotFound`](crate::Error::NotFound) when there is no such tree.
     pub fn drop_tree(&mut self, name: &str) -> Result<()> {
+        self.drop_named(Named::Tree, name)
+    }
+
+    /// Drops heap `name`, as [`Write::drop_tree`] does a tree.
+    pub fn drop_heap(&mut self, name: &str) -> Result<()> {
+        self.drop_named(Named::Heap, name)
+    }
+
+    fn drop_named(&self, named: Named, name: &str) -> Result<()> {
         let engine = &self.session().shared().engine;
-        self.session().change_catalog(|txn, effects| engine.catalog.remove(txn, name, effects))
+        self.session()
+            .change_catalog(|txn, effects| engine.catalog.remove(txn, (named, name), effects))
     }
 
     /// As [`Read::get`], but locks the key for writing at once. Whoever reads in order to write should

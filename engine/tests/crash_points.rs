@@ -39,6 +39,11 @@ fn mix_of_puts_and_deletes() {
 }
 
 #[test]
+fn heaps() {
+    campaign("heaps", 1, crash::heaps::heaps);
+}
+
+#[test]
 fn bank() {
     campaign("bank", 1, workload::bank);
 }

@@ -15,6 +15,7 @@
 
 pub mod copies;
 pub mod doubt;
+pub mod heaps;
 pub mod workload;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,12 +23,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use argali::disk::{Disk, Loss, SimDisk};
-use argali::{Db, Error, Options, Result, Silent, Standard, TornPages, Tree, Write};
+use argali::{Db, Error, Heap, Options, Result, RowId, Silent, Standard, TornPages, Tree, Write};
 
 use doubt::Gid;
 
-/// What a database holds: tree name → key → value.
+/// What a database holds: name → key → value. A heap's rows stand under the name behind [`HEAP`], with their
+/// ids as keys.
 pub type State = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// What the name of a heap begins with in a [`State`].
+const HEAP: &str = "heap ";
 
 /// Small everything: sixteen pages of cache so that pages are stolen, segments small enough to be
 /// recycled, a checkpoint every few transactions, no threads.
@@ -55,6 +60,11 @@ pub fn dump(db: &Db) -> Result<State> {
     for name in read.trees()? {
         let tree = read.open_tree(&name)?.expect("listed a moment ago, under a lock");
         state.insert(name, read.scan_all(&tree)?.collect::<Result<_>>()?);
+    }
+    for name in read.heaps()? {
+        let heap = read.open_heap(&name)?.expect("listed a moment ago, under a lock");
+        let rows = heap.scan(&read)?.map(|row| row.map(|(id, row)| (id.to_bytes().to_vec(), row)));
+        state.insert(format!("{HEAP}{name}"), rows.collect::<Result<_>>()?);
     }
     read.finish()?;
     Ok(state)
@@ -220,6 +230,40 @@ impl Work<'_> {
         model.retain(|key, _| !range.contains(key));
         assert_eq!(deleted, (before - model.len()) as u64, "rows of a range");
         Ok(())
+    }
+
+    pub fn heap(&mut self, name: &str) -> Result<Heap> {
+        self.state.entry(format!("{HEAP}{name}")).or_default();
+        self.write.heap(name)
+    }
+
+    /// What the model holds of a heap.
+    pub fn rows(&mut self, heap: &Heap) -> &mut BTreeMap<Vec<u8>, Vec<u8>> {
+        self.state.get_mut(&format!("{HEAP}{}", heap.name())).expect("opened by `heap`")
+    }
+
+    pub fn insert(&mut self, heap: &Heap, row: Vec<u8>) -> Result<RowId> {
+        let id = heap.insert(self.write, &row)?;
+        let before = self.rows(heap).insert(id.to_bytes().to_vec(), row);
+        assert_eq!(before, None, "{id} is another row's");
+        Ok(id)
+    }
+
+    pub fn update(&mut self, heap: &Heap, id: RowId, row: Vec<u8>) -> Result<()> {
+        heap.update(self.write, id, &row)?;
+        self.rows(heap).insert(id.to_bytes().to_vec(), row);
+        Ok(())
+    }
+
+    pub fn remove(&mut self, heap: &Heap, id: RowId) -> Result<()> {
+        heap.delete(self.write, id)?;
+        self.rows(heap).remove(&id.to_bytes()[..]);
+        Ok(())
+    }
+
+    pub fn drop_heap(&mut self, name: &str) -> Result<()> {
+        self.state.remove(&format!("{HEAP}{name}"));
+        self.write.drop_heap(name)
     }
 
     pub fn drop_tree(&mut self, name: &str) -> Result<()> {
