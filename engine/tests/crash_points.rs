@@ -40,7 +40,7 @@ fn mix_of_puts_and_deletes() {
 
 #[test]
 fn heaps() {
-    campaign("heaps", 1, crash::heaps::heaps);
+    campaign("heaps", 2, crash::heaps::heaps);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use argali::disk::{Call, Disk, Failure, Fault, FaultyDisk, Loss, SimDisk};
 use argali::{Db, Error, Flush, Options, Result, Silent};
-use crash::{Client, End, Oracle, recover, workload};
+use crash::{Client, End, Oracle, heaps, recover, workload};
 
 /// Short, because a rollback that a dead disk stopped keeps its locks until the next opening.
 fn options() -> Options {
@@ -54,7 +54,8 @@ impl Stretch {
 }
 
 /// Everything at once: rows of a tenth of a page, so that the tree splits and the log goes round its
-/// segments; deletes, savepoints, aborts, a tree made and dropped, checkpoints in between. Goes on behind an
+/// segments; rows of a heap that move; deletes, savepoints, aborts, a tree made and dropped, checkpoints in
+/// between. Goes on behind an
 /// error, as programs do.
 fn storm(client: &mut Client) -> Option<Error> {
     let mut first = None;
@@ -70,6 +71,8 @@ fn storm(client: &mut Client) -> Option<Error> {
                     work.put(&tree, &key, value)?;
                 }
             }
+            let heap = work.heap("storm rows")?;
+            (0..4).try_for_each(|_| heaps::change(work, &heap))?;
             let mut savepoint = work.write.savepoint()?;
             let scratch = savepoint.tree("scratch")?;
             savepoint.put(&scratch, "a", "b")?;

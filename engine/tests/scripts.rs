@@ -6,11 +6,12 @@
 //! t1: begin | put T k=v … | delete T k … | get T k | tree T | drop T | commit | abort | prepare GID
 //! t1: try T k=v … keep=no              the puts behind a savepoint, released or rolled back
 //! t1: nested T k=v …                   the puts as a nested top action
+//! t1: insert H row | update H id row | remove H id        rows of a heap; x=900 is 900 times x
 //! checkpoint nothing|old|everything
 //! commit-prepared GID | abort-prepared GID
 //! prepared                             who is in doubt, since when, with which locks
 //! crash | kill | close                 power cut losing all that was not synced; process kill; shutdown
-//! scan T | trees | verify | log        `log` shows the records on disk since it was last asked
+//! scan T | rows H | trees | verify | log        `log` shows the records on disk since it was last asked
 //! ```
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should panic
@@ -22,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use argali::disk::{Disk, Loss, SimDisk};
-use argali::{Db, Event, Flush, Lsn, Never, Options, RecoveryObserver, Tree, Write};
+use argali::{Db, Event, Flush, Lsn, Never, Options, PageId, RecoveryObserver, RowId, Tree, Write};
 use argali_pager::OpList;
 use argali_wal::{Body, Changes, ControlFile, LogOptions, RecordBuf, Undo, Wal};
 use goldenscript::{Argument, ArgumentConsumer, Command, Context, Runner};
@@ -129,6 +130,9 @@ impl Story {
                 self.writes.remove(id).ok_or("no such transaction")?.abort()?;
                 Ok(String::new())
             }
+            "insert" | "update" | "remove" => {
+                on_heap(self.writes.get_mut(id).ok_or("no such transaction")?, command)
+            }
             _ => on_tree(self.writes.get_mut(id).ok_or("no such transaction")?, command),
         }
     }
@@ -160,6 +164,18 @@ impl Story {
         Ok(if out.is_empty() { "nobody\n".into() } else { out })
     }
 
+    fn rows(&self, name: &str) -> Output {
+        let read = self.db()?.read()?;
+        let heap = read.open_heap(name)?.ok_or("no such heap")?;
+        let mut out = String::new();
+        for row in heap.scan(&read)? {
+            let (id, row) = row?;
+            writeln!(out, "{id} = {}* {} bytes", text(&row[..1]), row.len())?;
+        }
+        read.finish()?;
+        Ok(if out.is_empty() { "(empty)\n".into() } else { out })
+    }
+
     fn checkpoint(&self, kind: &str) -> Output {
         let flush = match kind {
             "nothing" => Flush::Nothing,
@@ -170,6 +186,25 @@ impl Story {
         let report = self.db()?.checkpoint(flush)?;
         Ok(format!("wrote {} pages, redo from {}\n", report.pages_written, report.redo))
     }
+}
+
+/// Commands whose first argument is a heap.
+fn on_heap(write: &mut Write, command: &Command) -> Output {
+    let mut args = command.consume_args();
+    let heap = write.heap(args.next_pos().ok_or("which heap?")?)?;
+    let row = args.next_key().map(|(what, times)| times.parse().map(|times| what.repeat(times)));
+    let row = row.transpose()?;
+    if command.name == "insert" {
+        return Ok(format!("{}\n", heap.insert(write, row.ok_or("which row?")?)?));
+    }
+    let (page, slot) = args.next_pos().and_then(|id| id.split_once('.')).ok_or("which id?")?;
+    let page = PageId::new(page.trim_start_matches('p').parse()?);
+    let id = RowId { page, slot: slot.parse()? };
+    match row {
+        Some(row) => heap.update(write, id, row)?,
+        None => heap.delete(write, id)?,
+    }
+    Ok(String::new())
 }
 
 /// Commands whose first argument is a tree.
@@ -284,6 +319,7 @@ impl Runner for Story {
             ("abort-prepared", Some(gid)) => self.db()?.abort_prepared(gid)?,
             ("prepared", None) => return self.prepared(),
             ("scan", Some(name)) => return self.scan(name),
+            ("rows", Some(name)) => return self.rows(name),
             ("trees", None) => return Ok(format!("{:?}\n", self.db()?.read()?.trees()?)),
             ("verify", None) => {
                 let seen = self.db()?.verify()?;

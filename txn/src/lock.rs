@@ -44,13 +44,13 @@ pub use table::{LockOptions, LockTable};
 pub enum LockName {
     /// All of it.
     Database,
-    /// The tree with this root page.
+    /// The tree or heap with this root page.
     Tree(u64),
-    /// A key (and the gap below it) of the tree with this root.
+    /// A key (and the gap below it) of the tree with this root, or a row of the heap.
     Key {
         /// Root page of the tree.
         tree: u64,
-        /// Hash of the key.
+        /// Hash of the key; of a row, its page and slot.
         hash: u64,
     },
     /// The gap above the last key of the tree.

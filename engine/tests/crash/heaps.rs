@@ -22,7 +22,14 @@ pub fn heaps(client: &mut Client) -> Result<()> {
             client.transaction(|work| {
                 let heap = work.heap("large")?;
                 load(work, &heap)?;
-                Ok(if round % 18 == 4 { End::Abort } else { End::Commit })
+                Ok(if round % 27 == 22 { End::Abort } else { End::Commit })
+            })?;
+        }
+        if round % 9 == 6 {
+            client.transaction(|work| {
+                let heap = work.heap("large")?;
+                move_again(work, &heap)?;
+                Ok(if round % 18 == 15 { End::Abort } else { End::Commit })
             })?;
         }
         if round % 9 == 8 {
@@ -41,7 +48,8 @@ fn pick(work: &mut Work<'_>, heap: &Heap) -> Option<RowId> {
     work.rng.choice(&ids).copied()
 }
 
-fn change(work: &mut Work<'_>, heap: &Heap) -> Result<()> {
+/// Something happens to the heap, or to one of its rows.
+pub fn change(work: &mut Work<'_>, heap: &Heap) -> Result<()> {
     let (Some(id), 2..) = (pick(work, heap), work.rng.u8(0..10)) else {
         let len = work.rng.usize(8..400);
         let row = work.fresh(len);
@@ -80,6 +88,21 @@ fn load(work: &mut Work<'_>, heap: &Heap) -> Result<()> {
             let row = work.fresh(2000);
             work.update(heap, id, row)?;
         }
+    }
+    Ok(())
+}
+
+/// Rows that have moved grow once more, so that no page has room for two of them: they move again, first
+/// in vain, then for good.
+fn move_again(work: &mut Work<'_>, heap: &Heap) -> Result<()> {
+    let moved = work.rows(heap).iter().filter(|(_, row)| row.len() > 1500);
+    let moved: Vec<RowId> = moved.filter_map(|(id, _)| RowId::from_bytes(id)).collect();
+    let savepoint = work.write.savepoint()?;
+    moved.iter().try_for_each(|id| heap.update(&savepoint, *id, [b'x'; 3700]))?;
+    savepoint.rollback()?;
+    for id in moved {
+        let row = work.fresh(3500);
+        work.update(heap, id, row)?;
     }
     Ok(())
 }
