@@ -67,7 +67,9 @@ fn storm(client: &mut Client) -> Option<Error> {
                 if n % 4 == 3 {
                     work.delete(&tree, &key)?;
                 } else {
-                    let value = work.fresh(380);
+                    // One in a while has pages of its own.
+                    let len = if round % 8 == 3 && n == 0 { 20_000 } else { 380 };
+                    let value = work.fresh(len);
                     work.put(&tree, &key, value)?;
                 }
             }

@@ -393,3 +393,32 @@ fn threads_read_whole_values_while_others_replace_them() {
     });
     assert_sound(&db);
 }
+
+/// The last step of a large value can fail, too: here its leaf must be split, and the value itself has
+/// taken the last page for that.
+#[test]
+fn a_large_value_whose_row_finds_no_room_leaves_everything_as_it_was() {
+    const PAGES: u64 = 64;
+    let db = options().pages_max(PAGES).in_memory().unwrap();
+    let tree = with_tree(&db);
+    let long_key = |n: u8| vec![n; tree.key_bytes_max()];
+    let mut refused = 0;
+    for n in 0..12 {
+        let before = pages(&db);
+        let all_the_rest = value(n, (PAGES - before) as usize * PART);
+        let tx = db.begin().unwrap();
+        match tx.put(&tree, long_key(n), &all_the_rest) {
+            Ok(_) => tx.abort().unwrap(),
+            Err(Error::Full { .. }) => {
+                refused += 1;
+                assert_eq!(tx.get(&tree, long_key(n)).unwrap(), None, "the transaction goes on");
+                tx.commit().unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(pages(&db), before, "round {n}");
+        assert_sound(&db);
+        db.update(|tx| tx.put(&tree, long_key(n), "small")).unwrap();
+    }
+    assert!((2..10).contains(&refused), "{refused} of 12 needed a split");
+}
