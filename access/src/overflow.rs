@@ -20,8 +20,9 @@
 //! limit. Owner and index say where each page belongs: a page swapped with another, a link that leads
 //! back or out of the chain, a length that is wrong are all `Corrupt`.
 //!
-//! Left out: an index over the pages, so that reading could begin in the middle; sharing a page between
-//! the ends of two values; keeping the pages of large values from displacing others in the cache.
+//! **Reading one leaves the cache as it was**: its pages pass through a few frames. Left out: the same for
+//! writing, whose pages must stay until they are written; an index over the pages, so that reading could
+//! begin in the middle; sharing a page between the ends of two values.
 
 mod build;
 mod free;

@@ -5,7 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, Read as _};
 use std::sync::Arc;
 
 use argali::disk::SimDisk;
@@ -421,4 +421,32 @@ fn a_large_value_whose_row_finds_no_room_leaves_everything_as_it_was() {
         db.update(|tx| tx.put(&tree, long_key(n), "small")).unwrap();
     }
     assert!((2..10).contains(&refused), "{refused} of 12 needed a split");
+}
+
+#[test]
+fn reading_a_large_value_leaves_the_cache_to_others() {
+    const FRAMES: usize = 256;
+    let db = options().cache_bytes(FRAMES * PAGE).in_memory().unwrap();
+    let tree = with_tree(&db);
+    db.update(|tx| tx.put(&tree, "large", value(1, 4 * FRAMES * PAGE))).unwrap();
+    let hot = common::fill(&db, "hot", 5000);
+    let misses = || db.stats().unwrap().pool.misses;
+    let use_hot = || assert_eq!(db.read().unwrap().scan_all(&hot).unwrap().count(), 5000);
+    // Until the pages that were in use before have gone.
+    let read = db.read().unwrap();
+    let open = || read.value_reader(&tree, "large").unwrap().unwrap();
+    io::copy(&mut open(), &mut io::sink()).unwrap();
+    (0..2).for_each(|_| use_hot());
+    let mut reader = open();
+    let (mut passed, mut again) = (0, 0);
+    while !reader.fill_buf().unwrap().is_empty() {
+        let before = misses();
+        io::copy(&mut reader.by_ref().take((FRAMES * 3 / 4 * PART) as u64), &mut io::sink())
+            .unwrap();
+        let between = misses();
+        use_hot();
+        (passed, again) = (passed + between - before, again + misses() - between);
+    }
+    assert!(passed > 3 * FRAMES as u64, "only {passed} pages were read");
+    assert!(again <= 3, "{again} hot pages had to be read again beside {passed}");
 }

@@ -34,7 +34,7 @@ pub(crate) fn free_some(space: &Space, txn: &mut Txn, first: PageId, pages: usiz
 
 /// The page behind `page` in the chain at `first`.
 fn next_of(space: &Space, page: PageId, first: PageId) -> Result<Option<PageId>> {
-    let read = retry(|_| Ok(space.pool().read(page)?))?;
+    let read = retry(|_| Ok(space.pool().read_passing(page)?))?;
     let part = Part::read(read.page(), first);
     part.map(|part| part.next).ok_or_else(|| no_part(space.pool(), page, first))
 }

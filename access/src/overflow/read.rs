@@ -81,7 +81,7 @@ impl Walk {
     fn step(&mut self, pool: &BufferPool, out: &mut Vec<u8>) -> Result<()> {
         let Some(id) = self.next else { return Ok(()) };
         let Reference { first, len } = self.reference;
-        let page = retry(|_| Ok(pool.read(id)?))?;
+        let page = retry(|_| Ok(pool.read_passing(id)?))?;
         let part = Part::read(page.page(), first).filter(|part| part.index == self.index);
         let Some(part) = part else { return Err(no_part(pool, id, first)) };
         let read = self.read + part.data.len() as u64;
