@@ -61,6 +61,14 @@ pub enum Error {
         /// Frames in the pool.
         frames: usize,
     },
+    /// A sequence has given all its numbers. Make another, with another start or step.
+    #[error("sequence {name:?} has no number behind {last}")]
+    Exhausted {
+        /// Its name.
+        name: String,
+        /// The last one it gave.
+        last: i64,
+    },
     /// Chosen as the victim of a deadlock; the transaction must abort. Retry it.
     #[error("deadlock: {txn} waited for {lock}, held by {holder}, which waits for {txn}; retry")]
     Deadlock {

@@ -35,12 +35,13 @@ pub(crate) fn info(target: &Target, format: Format) -> anyhow::Result<()> {
 struct Names {
     trees: Vec<String>,
     heaps: Vec<String>,
+    sequences: Vec<String>,
 }
 
 fn names(target: &Target) -> argali::Result<Names> {
     let db = Options::new().open_read_only(&target.dir)?;
     let read = db.read_with(Isolation::ReadCommitted)?;
-    let names = Names { trees: read.trees()?, heaps: read.heaps()? };
+    let names = Names { trees: read.trees()?, heaps: read.heaps()?, sequences: read.sequences()? };
     read.finish()?;
     db.close()?;
     Ok(names)
@@ -66,9 +67,10 @@ fn info_pairs(info: &Info, names: Option<&Names>) -> Vec<(&'static str, String)>
         pairs.push(("log fault", fault.clone()));
     }
     pairs.extend(info.prepared.iter().map(|one| ("in doubt", prepared::as_text(one))));
-    if let Some(Names { trees, heaps }) = names {
+    if let Some(Names { trees, heaps, sequences }) = names {
         pairs.push(("trees", trees.join(", ")));
         pairs.push(("heaps", heaps.join(", ")));
+        pairs.push(("sequences", sequences.join(", ")));
     }
     pairs
 }
@@ -96,6 +98,7 @@ fn info_json(info: &Info, names: Option<&Names>) -> Value {
         "clean_end_lsn": control.clean_end.map(argali::Lsn::get),
         "trees": names.map(|names| &names.trees),
         "heaps": names.map(|names| &names.heaps),
+        "sequences": names.map(|names| &names.sequences),
     })
 }
 
@@ -200,6 +203,7 @@ fn stats_pairs(stats: &Stats) -> Vec<(&'static str, String)> {
     let mut pairs = vec![
         ("trees", grouped(stats.trees)),
         ("heaps", grouped(stats.heaps)),
+        ("sequences", grouped(stats.sequences)),
         (
             "pages in use",
             format!("{} of {}", grouped(stats.pages_in_use), grouped(stats.pager.pages)),
@@ -221,7 +225,7 @@ fn stats_json(stats: &Stats) -> Value {
     let holders: Vec<Value> =
         stats.log.holders.iter().map(|h| json!({ "what": h.what, "lsn": h.lsn.get() })).collect();
     json!({
-        "trees": stats.trees, "heaps": stats.heaps, "pages_in_use": stats.pages_in_use,
+        "trees": stats.trees, "heaps": stats.heaps, "sequences": stats.sequences, "pages_in_use": stats.pages_in_use,
         "active_transactions": stats.active_transactions, "commits": stats.commits,
         "aborts": stats.aborts, "checkpoints": stats.checkpoints, "poisoned": stats.poisoned,
         "log": {

@@ -2,12 +2,13 @@
 //! `put`.
 //!
 //! ```text
-//!  page 1  catalog   name ─► version u8 │ kind u8 (1 tree, 2 heap) │ root page u64
+//!  page 1  catalog   name ─► version u8 │ kind u8 (1 tree, 2 heap, 3 sequence) │ root page u64
 //!  page 2  pending   see access/src/pending.rs
 //!
 //!  create:  system transaction: allocate root, pending += root          (commits, not forced)
 //!           user's transaction: pending -= root, catalog += name        (undone like any row)
 //!  drop:    user's transaction: lock it X, catalog -= name, pending += root
+//!  rename:  user's transaction: catalog -= old name, catalog += new name, with the same root
 //! ```
 //!
 //! What is pending is freed when no rollback can want it back ([`Pending`]). A crash at any point leaves
@@ -24,6 +25,7 @@ use argali_base::{Error, Lsn, PageId, Result};
 use argali_txn::{KeyMode, LockMode, LockName, Txn, TxnManager};
 
 use crate::handle::{Handle, Home, Meta, Named, Place};
+use crate::sequence::Block;
 use crate::session::{Ddl, Effects};
 
 /// Root of the catalog tree. Page 0 is the first map page.
@@ -67,6 +69,8 @@ pub(crate) struct Catalog {
     pending: Arc<Pending>,
     home: Home,
     handles: Mutex<HashMap<PageId, Weak<Meta>>>,
+    /// What is left of the numbers that sequences have reserved.
+    blocks: Mutex<HashMap<PageId, Arc<Mutex<Block>>>>,
 }
 
 impl Catalog {
@@ -83,6 +87,7 @@ impl Catalog {
             space: Arc::clone(space),
             home: Home::default(),
             handles: Mutex::default(),
+            blocks: Mutex::default(),
         }
     }
 
@@ -135,12 +140,13 @@ impl Catalog {
         effects: &mut Effects,
     ) -> Result<Handle> {
         let create = |system: &mut Txn| match named {
-            Named::Tree => Ok(BTree::create(&self.space, system)?.root()),
+            Named::Tree | Named::Sequence => Ok(BTree::create(&self.space, system)?.root()),
             Named::Heap => Ok(Heap::create(&self.space, system)?.root()),
         };
         let structure = self.pending.allocate(txns, named.kind(), create)?;
         let handle = Handle::new(name, Place { named, root: structure.first }, &self.home);
         self.remember(&handle);
+        self.blocks.lock().remove(&structure.first); // of the page's life before
         // From here on a rollback must know of the root, wherever the rest may fail.
         effects.ddl.push(Ddl::Created(handle.clone()));
         self.pending.take(txn, structure, &mut effects.moves)?;
@@ -167,6 +173,35 @@ impl Catalog {
         handle.set_dropped(true);
         effects.ddl.push(Ddl::Dropped(handle));
         Ok(())
+    }
+
+    /// Gives what is called `old` the name `new`. Who uses it is not disturbed: a handle stands for pages.
+    pub(crate) fn rename(
+        &self,
+        txn: &mut Txn,
+        named: Named,
+        (old, new): (&str, &str),
+        effects: &mut Effects,
+    ) -> Result<()> {
+        check_name(named, new)?;
+        txn.lock(CREATION, EXCLUSIVE)?;
+        let handle = self.find(txn, named, old)?.ok_or_else(|| named.missing(old))?;
+        let row = encode_row(handle.place());
+        // As in `remove`: under read committed the name may be another's by now.
+        if self.names.delete(txn, old.as_bytes())?.as_ref() != Some(&row) {
+            return Err(named.missing(old));
+        }
+        if !self.names.insert_new(txn, new.as_bytes(), &row)? {
+            return Err(Error::Exists { what: "name", name: new.to_owned() });
+        }
+        handle.set_name(new);
+        effects.ddl.push(Ddl::Renamed { handle, from: old.to_owned() });
+        Ok(())
+    }
+
+    /// What is left of the numbers reserved by the sequence at `root`.
+    pub(crate) fn block(&self, root: PageId) -> Arc<Mutex<Block>> {
+        Arc::clone(self.blocks.lock().entry(root).or_default())
     }
 
     /// All names of one kind, sorted.
@@ -209,7 +244,7 @@ impl Catalog {
     fn handle(&self, name: &str, place: Place) -> Handle {
         let mut handles = self.handles.lock();
         if let Some(handle) = handles.get(&place.root).and_then(Handle::upgrade)
-            && handle.name() == name
+            && !handle.is_dropped()
         {
             return handle;
         }
@@ -254,6 +289,7 @@ fn check_name(named: Named, name: &str) -> Result<()> {
     let what = match named {
         Named::Tree => "tree name",
         Named::Heap => "heap name",
+        Named::Sequence => "sequence name",
     };
     if name.is_empty() {
         return Err(Error::Invalid { what, why: "empty".to_owned() });
@@ -270,7 +306,7 @@ mod tests {
 
     #[test]
     fn rows_round_trip_and_reject_everything_else() {
-        for (named, number) in [(Named::Tree, 1), (Named::Heap, 2)] {
+        for (named, number) in [(Named::Tree, 1), (Named::Heap, 2), (Named::Sequence, 3)] {
             let place = Place { named, root: PageId::new(77) };
             let row = encode_row(place);
             assert_eq!(row, [1, number, 77, 0, 0, 0, 0, 0, 0, 0]);

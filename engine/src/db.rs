@@ -24,10 +24,12 @@ use argali_txn::{Durability, Isolation, TxnOptions};
 
 use crate::background::Background;
 use crate::catalog::{Catalog, PENDING_ROOT};
+use crate::handle::Handle;
 use crate::open::Stack;
 use crate::options::Options;
 use crate::prepared::Register;
 use crate::read::Read;
+use crate::sequence::Sequence;
 use crate::session::Session;
 use crate::stats::{Stats, collect};
 use crate::verify::{Verification, verify};
@@ -111,6 +113,12 @@ impl Engine {
             owed: Mutex::default(),
             relief: Mutex::new(()),
         }
+    }
+
+    /// A handle of the sequence that `handle` stands for.
+    pub(crate) fn sequence(&self, handle: Handle) -> Sequence {
+        let block = self.catalog.block(handle.root());
+        Sequence::new(handle, (&self.space, &self.txns), block)
     }
 
     pub(crate) fn checkpoint(&self, flush: Flush) -> Result<CheckpointReport> {

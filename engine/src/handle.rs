@@ -5,7 +5,7 @@
 //! first takes the intention lock of what it stands for, then looks at `dropped`: a drop holds the
 //! exclusive lock until its transaction ends, so whoever gets the lock afterwards reads a settled answer.
 
-use std::sync::Weak;
+use std::sync::{OnceLock, Weak};
 
 use argali_access::{Kind, Structure};
 use argali_base::sync::{Arc, AtomicBool, Ordering};
@@ -18,6 +18,7 @@ use argali_txn::{LockMode, LockName, Txn};
 pub(crate) enum Named {
     Tree = 1,
     Heap = 2,
+    Sequence = 3,
 }
 
 /// What a name stands for.
@@ -33,11 +34,32 @@ pub(crate) struct Handle(Arc<Meta>);
 
 /// What all handles of one thing share.
 pub(crate) struct Meta {
-    name: String,
+    name: Name,
     place: Place,
     dropped: AtomicBool,
     /// Which opening of which database this belongs to.
     home: Home,
+}
+
+/// A name and those it was changed to, the last one being right: so that it can be borrowed from a handle.
+/// Renaming is rare enough for the old ones to stay as long as the handles.
+struct Name {
+    text: String,
+    next: OnceLock<Box<Name>>,
+}
+
+impl Name {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), next: OnceLock::new() }
+    }
+
+    fn last(&self) -> &Self {
+        let mut last = self;
+        while let Some(next) = last.next.get() {
+            last = next;
+        }
+        last
+    }
 }
 
 /// Identity of one opening: equal only to its clones.
@@ -52,12 +74,18 @@ impl Home {
 
 impl Handle {
     pub(crate) fn new(name: &str, place: Place, home: &Home) -> Self {
-        let (name, home) = (name.to_owned(), home.clone());
+        let (name, home) = (Name::new(name), home.clone());
         Self(Arc::new(Meta { name, place, dropped: AtomicBool::new(false), home }))
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.0.name
+        &self.0.name.last().text
+    }
+
+    /// Only the holder of the exclusive locks on the rows of both names may change it.
+    pub(crate) fn set_name(&self, name: &str) {
+        let next = Box::new(Name::new(name));
+        assert!(self.0.name.last().next.set(next).is_ok(), "two transactions rename {name:?}");
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -84,7 +112,8 @@ impl Handle {
         if self.0.home.is(home) {
             return Ok(());
         }
-        let why = format!("{:?} was opened from another database, or before a reopen", self.0.name);
+        let name = self.name();
+        let why = format!("{name:?} was opened from another database, or before a reopen");
         Err(Error::Invalid { what: self.0.place.named.noun(), why })
     }
 
@@ -96,10 +125,14 @@ impl Handle {
     /// Takes the lock in `mode` and makes sure that what it stands for still exists.
     pub(crate) fn enter(&self, txn: &mut Txn, mode: LockMode) -> Result<()> {
         txn.lock(self.lock_name(), mode)?;
-        if self.0.dropped.load(Ordering::Acquire) {
-            return Err(self.0.place.named.missing(&self.0.name));
+        if self.is_dropped() {
+            return Err(self.0.place.named.missing(self.name()));
         }
         Ok(())
+    }
+
+    pub(crate) fn is_dropped(&self) -> bool {
+        self.0.dropped.load(Ordering::Acquire)
     }
 }
 
@@ -109,13 +142,14 @@ impl Named {
         match number {
             1 => Some(Self::Tree),
             2 => Some(Self::Heap),
+            3 => Some(Self::Sequence),
             _ => None,
         }
     }
 
     pub(crate) const fn kind(self) -> Kind {
         match self {
-            Self::Tree => Kind::Tree,
+            Self::Tree | Self::Sequence => Kind::Tree,
             Self::Heap => Kind::Heap,
         }
     }
@@ -125,6 +159,7 @@ impl Named {
         match self {
             Self::Tree => "tree",
             Self::Heap => "heap",
+            Self::Sequence => "sequence",
         }
     }
 

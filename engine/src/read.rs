@@ -9,6 +9,7 @@ use crate::cursor::{Bookmark, Cursor};
 use crate::handle::Named;
 use crate::heap::Heap;
 use crate::scan::{Scan, prefix_end};
+use crate::sequence::Sequence;
 use crate::session::Session;
 use crate::tree::Tree;
 use crate::value::ValueReader;
@@ -52,6 +53,19 @@ impl Read {
         let catalog = &self.session.shared().engine.catalog;
         let handle = self.session.run(|txn| catalog.find(txn, Named::Heap, name))?;
         Ok(handle.map(|handle| Heap::new(handle, catalog.space())))
+    }
+
+    /// Opens sequence `name` if it exists; numbers come out of it in a [`crate::Write`] only.
+    pub fn open_sequence(&self, name: &str) -> Result<Option<Sequence>> {
+        let engine = &self.session.shared().engine;
+        let handle = self.session.run(|txn| engine.catalog.find(txn, Named::Sequence, name))?;
+        Ok(handle.map(|handle| engine.sequence(handle)))
+    }
+
+    /// Names of all sequences, sorted.
+    pub fn sequences(&self) -> Result<Vec<String>> {
+        let engine = &self.session.shared().engine;
+        self.session.run(|txn| engine.catalog.names(txn, Named::Sequence))
     }
 
     /// Names of all trees, sorted.

@@ -57,6 +57,7 @@ pub(crate) struct Effects {
 pub(crate) enum Ddl {
     Created(Handle),
     Dropped(Handle),
+    Renamed { handle: Handle, from: String },
 }
 
 /// Where a rollback to a savepoint returns to.
@@ -399,6 +400,7 @@ impl Ddl {
     fn take_back(self) {
         match self {
             Self::Created(handle) => handle.set_dropped(true),
+            Self::Renamed { handle, from } => handle.set_name(&from),
             Self::Dropped(handle) => handle.set_dropped(false),
         }
     }

@@ -34,6 +34,8 @@ pub struct Stats {
     pub trees: u64,
     /// Named heaps, likewise.
     pub heaps: u64,
+    /// Sequences, likewise.
+    pub sequences: u64,
     /// What was dropped, overwritten or created in vain and whose pages are not all free yet.
     pub frees_waiting: u64,
     /// Pages in use, the allocation maps' included.
@@ -57,11 +59,12 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
     let mut active = Vec::new();
     engine.txns.active(&mut active);
     let oldest = active.iter().min_by_key(|txn| txn.first);
-    let (mut trees, mut heaps) = (0, 0);
+    let (mut trees, mut heaps, mut sequences) = (0, 0, 0);
     let mut system = engine.txns.begin_system()?;
     engine.catalog.for_each(&mut system, |_, place| match place.named {
         Named::Tree => trees += 1,
         Named::Heap => heaps += 1,
+        Named::Sequence => sequences += 1,
     })?;
     let counters = &engine.counters;
     Ok(Stats {
@@ -77,6 +80,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         checkpoints: counters.checkpoints.load(Ordering::Relaxed),
         trees,
         heaps,
+        sequences,
         frees_waiting: engine.pending.waiting() as u64,
         pages_in_use: engine.space.pages_in_use()?,
         space: engine.space.stats(),

@@ -23,6 +23,7 @@ use argali_txn::{Isolation, LockMode, LockName, Txn, TxnOptions};
 use crate::create::DATA;
 use crate::db::Engine;
 use crate::handle::{Named, Place};
+use crate::sequence;
 
 /// What [`crate::Db::verify`] saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Verification {
     pub trees: u64,
     /// Named heaps.
     pub heaps: u64,
+    /// Sequences.
+    pub sequences: u64,
     /// Live entries of the named trees, and rows of the named heaps.
     pub rows: u64,
     /// Of the rows of heaps, those that stand in another page than their home.
@@ -115,6 +118,13 @@ impl Check<'_> {
             Named::Tree => {
                 self.seen.rows += BTree::open(space, root).verify(survey)?.rows;
                 self.seen.trees += 1;
+            }
+            Named::Sequence => {
+                let tree = BTree::open(space, root);
+                tree.verify(survey)?;
+                let mut system = self.engine.txns.begin_system()?;
+                survey.keep(sequence::verify(&tree, &mut system))?;
+                self.seen.sequences += 1;
             }
             Named::Heap => {
                 let heap = Heap::open(space, root).verify(survey)?;

@@ -14,6 +14,7 @@ use crate::handle::{Handle, Named};
 use crate::heap::Heap;
 use crate::read::Read;
 use crate::savepoint::Savepoint;
+use crate::sequence::{Sequence, SequenceOptions};
 use crate::session::{Effects, Session};
 use crate::tree::Tree;
 
@@ -57,20 +58,74 @@ impl Write {
         Ok(Heap::new(handle, self.session().shared().engine.catalog.space()))
     }
 
-    fn open_or_create(&self, named: Named, name: &str) -> Result<Handle> {
+    /// Opens without the write locks of a creation, if `name` seems to exist.
+    fn open(&self, named: Named, name: &str) -> Result<Option<Handle>> {
         let engine = &self.session().shared().engine;
-        // Without the write locks of a creation, if `name` seems to exist.
-        let open = self.session().run(|txn| {
+        self.session().run(|txn| {
             if engine.catalog.peek(&engine.txns, named, name)? {
                 engine.catalog.find(txn, named, name)
             } else {
                 Ok(None)
             }
-        })?;
+        })
+    }
+
+    fn open_or_create(&self, named: Named, name: &str) -> Result<Handle> {
+        let engine = &self.session().shared().engine;
+        let open = self.open(named, name)?;
         let create = |txn: &mut Txn, effects: &mut Effects| {
             engine.catalog.find_or_create(&engine.txns, txn, (named, name), effects)
         };
         open.map_or_else(|| self.session().change_catalog(create), Ok)
+    }
+
+    /// Opens sequence `name`, or creates it with the default [`SequenceOptions`]. Errors as [`Write::tree`].
+    pub fn sequence(&mut self, name: &str) -> Result<Sequence> {
+        self.sequence_with(name, SequenceOptions::default())
+    }
+
+    /// Opens sequence `name`, or creates it as `options` say, which mean nothing when it exists.
+    pub fn sequence_with(&mut self, name: &str, options: SequenceOptions) -> Result<Sequence> {
+        options.check()?;
+        let engine = &self.session().shared().engine;
+        if let Some(handle) = self.open(Named::Sequence, name)? {
+            return Ok(engine.sequence(handle));
+        }
+        self.session().change_catalog(|txn, effects| {
+            let named = (Named::Sequence, name);
+            let handle = engine.catalog.find_or_create(&engine.txns, txn, named, effects)?;
+            let sequence = engine.sequence(handle);
+            sequence.initialise(txn, options)?;
+            Ok(sequence)
+        })
+    }
+
+    /// Gives tree `old` the name `new`; its handles go on working and know it by that name. An abort undoes it.
+    /// [`Error::NotFound`](crate::Error::NotFound) when there is no such tree, [`Error::Exists`](crate::Error::Exists)
+    /// when something has that name already.
+    pub fn rename_tree(&mut self, old: &str, new: &str) -> Result<()> {
+        self.rename_named(Named::Tree, old, new)
+    }
+
+    /// Renames a heap, as [`Write::rename_tree`] does a tree.
+    pub fn rename_heap(&mut self, old: &str, new: &str) -> Result<()> {
+        self.rename_named(Named::Heap, old, new)
+    }
+
+    /// Renames a sequence, as [`Write::rename_tree`] does a tree.
+    pub fn rename_sequence(&mut self, old: &str, new: &str) -> Result<()> {
+        self.rename_named(Named::Sequence, old, new)
+    }
+
+    fn rename_named(&self, named: Named, old: &str, new: &str) -> Result<()> {
+        let engine = &self.session().shared().engine;
+        self.session()
+            .change_catalog(|txn, effects| engine.catalog.rename(txn, named, (old, new), effects))
+    }
+
+    /// Drops sequence `name`, as [`Write::drop_tree`] does a tree.
+    pub fn drop_sequence(&mut self, name: &str) -> Result<()> {
+        self.drop_named(Named::Sequence, name)
     }
 
     /// Drops tree `name`. Other transactions that use it are waited for; the pages are freed after the

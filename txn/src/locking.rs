@@ -105,6 +105,12 @@ impl Txn {
         self.horizon = self.horizon.max(self.manager.horizon());
     }
 
+    /// Notes that what this transaction does rests on the record at `lsn`, which nobody has forced: its commit
+    /// waits for it, even if it writes nothing itself.
+    pub fn depend_on(&mut self, lsn: Lsn) {
+        self.horizon = self.horizon.max(lsn);
+    }
+
     /// What to ask the lock table for; `None` when nothing needs to be asked.
     fn request(&self, name: LockName, mode: LockMode, term: Term) -> Option<Request> {
         let (mode, term) = self.manager.mutations().weaken(mode, term)?;
