@@ -29,6 +29,18 @@ fn table() -> Arc<LockTable> {
     ))
 }
 
+/// A table in which a request looks for a deadlock once, when it has waited for 2 ms.
+fn table_that_looks_once() -> Arc<LockTable> {
+    let look_again = Duration::from_secs(60);
+    let options = LockOptions { partitions: 8, look_again, ..LockOptions::default() };
+    Arc::new(LockTable::new(&options, Health::new()))
+}
+
+/// Until those in line have looked and found nothing: whoever closes a ring then is the one to find it.
+fn let_them_look() {
+    std::thread::sleep(Duration::from_millis(100));
+}
+
 /// One transaction's way of asking, with its own record of what it holds.
 #[derive(Clone)]
 struct Actor {
@@ -126,12 +138,12 @@ fn a_released_lock_goes_to_the_longest_waiter_not_to_the_quickest() {
 
 #[test]
 fn two_transactions_in_a_ring_lose_the_one_that_closed_it() {
-    let table = table();
+    let table = table_that_looks_once();
     let [t1, t2] = [1, 2].map(|txn| Actor::new(&table, txn));
     t1.lock(A, X).unwrap();
     t2.lock(B, X).unwrap();
     let first = t1.lock_later(B, X);
-    std::thread::sleep(Duration::from_millis(10)); // t1 has looked, and found nothing.
+    let_them_look();
     let error = t2.lock(A, X).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -145,14 +157,14 @@ fn two_transactions_in_a_ring_lose_the_one_that_closed_it() {
 
 #[test]
 fn three_transactions_in_a_ring_lose_one() {
-    let table = table();
+    let table = table_that_looks_once();
     let [t1, t2, t3] = [1, 2, 3].map(|txn| Actor::new(&table, txn));
     for (actor, name) in [(&t1, A), (&t2, B), (&t3, C)] {
         actor.lock(name, X).unwrap();
     }
     let first = t1.lock_later(B, S);
     let second = t2.lock_later(C, S);
-    std::thread::sleep(Duration::from_millis(10));
+    let_them_look();
     assert!(matches!(t3.lock(A, S), Err(Error::Deadlock { holder, .. }) if holder == t1.txn));
     t3.end(Lsn::NONE);
     second.join().unwrap().unwrap();
@@ -162,12 +174,12 @@ fn three_transactions_in_a_ring_lose_one() {
 
 #[test]
 fn two_readers_that_both_want_to_write_are_a_deadlock() {
-    let table = table();
+    let table = table_that_looks_once();
     let [t1, t2] = [1, 2].map(|txn| Actor::new(&table, txn));
     t1.lock(A, S).unwrap();
     t2.lock(A, S).unwrap();
     let first = t1.lock_later(A, X);
-    std::thread::sleep(Duration::from_millis(10));
+    let_them_look();
     assert!(matches!(t2.lock(A, X), Err(Error::Deadlock { .. })));
     t2.end(Lsn::NONE);
     assert_eq!(first.join().unwrap().unwrap().mode, X);
@@ -176,13 +188,13 @@ fn two_readers_that_both_want_to_write_are_a_deadlock() {
 /// A ring through a place in line: t3 waits behind t2, which is not granted anything either.
 #[test]
 fn a_ring_through_a_waiter_is_found() {
-    let table = table();
+    let table = table_that_looks_once();
     let [t1, t2, t3] = [1, 2, 3].map(|txn| Actor::new(&table, txn));
     t1.lock(A, S).unwrap();
     t3.lock(B, X).unwrap();
     let second = t2.lock_later(A, X);
     let third = t3.lock_later(A, S);
-    std::thread::sleep(Duration::from_millis(10));
+    let_them_look();
     assert!(matches!(t1.lock(B, S), Err(Error::Deadlock { .. })));
     t1.end(Lsn::NONE);
     second.join().unwrap().unwrap();
