@@ -1,4 +1,13 @@
-//! Chapters of a long history: lives, a look at what is left, a verdict; and what they add up to.
+//! Chapters of a long history, and what they add up to.
+//!
+//! ```text
+//!  chapter 1:  life ─ kill ─ life ─ kill ─ … ─► recover, verify, read all rows ─► verdict ─┐
+//!  chapter 2:  life ─ …       (a tree of its own; the one before is dropped)               ├─► book
+//! ```
+//!
+//! A chapter ends with every row read once more, by nobody in the history: from that state the checker
+//! knows which versions survived. A chapter with a forbidden finding is written down beside the database,
+//! event by event, and is the last one.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};

@@ -31,6 +31,8 @@ const PAGE_BYTES: u32 = 4096;
 const FRAMES: u32 = 64;
 /// Bytes per log segment: small, so that segments are recycled all the time.
 const SEGMENT_BYTES: u64 = 256 << 10;
+/// Locks on keys after which a transaction tries to lock the tree: a scan or two.
+const ESCALATION: usize = 20;
 
 /// When SIGKILL ends a life that has not ended by itself.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,7 @@ pub(super) fn options() -> Options {
         .page_size(PAGE_BYTES)
         .cache_bytes((FRAMES * PAGE_BYTES) as usize)
         .segment_bytes(SEGMENT_BYTES)
+        .lock_escalation(ESCALATION)
         .checkpoint_policy(Arc::new(Standard { log_bytes: SEGMENT_BYTES, ..Standard::default() }))
 }
 

@@ -1,4 +1,16 @@
 //! The report: what was done, what was seen, and whether the level permits it.
+//!
+//! ```text
+//!  read-committed, register, 4 clients, seed 1
+//!    10,000 transactions: 9,037 committed, 963 aborted, 0 unknown after 0 crashes
+//!    run in 5.52 s, checked in 144.4 ms
+//!  ✓ permitted  read skew (G-single): 180 times
+//!      T58 ─rw─► T60   T58 saw k15 = 42.0, which T60 replaced by 60.0
+//!      T60 ─wr─► T58   T58 saw k11 = 60.1 of T60
+//!  ✓ nothing was seen that the level forbids
+//! ```
+//!
+//! Of what is permitted one example is shown, of what is forbidden the three shortest.
 
 use std::io::{self, Write as _};
 

@@ -16,6 +16,10 @@ fn keeps_its_promise(level: LevelArg) {
         let history = played(&db, &work(level, shape, seed));
         let (committed, aborted) = (history.count(Committed), history.count(Aborted));
         assert!(committed > 900 && aborted > 50, "{committed} committed, {aborted} aborted");
+        if level == LevelArg::Serializable {
+            let locks = db.stats().unwrap().locks;
+            assert!(locks.deadlocks > 0 && locks.escalations > 0, "too peaceful: {locks:?}");
+        }
         let verdict = check(&history, level.into());
         let violation = verdict.violation(level.into());
         assert!(violation.is_none(), "{level:?} {shape:?} seed {seed}: {violation:#?}");
