@@ -31,7 +31,7 @@ fn table() -> Arc<LockTable> {
 
 /// A table in which a request looks for a deadlock once, when it has waited for 2 ms.
 fn table_that_looks_once() -> Arc<LockTable> {
-    let look_again = Duration::from_secs(60);
+    let look_again = Duration::from_mins(1);
     let options = LockOptions { partitions: 8, look_again, ..LockOptions::default() };
     Arc::new(LockTable::new(&options, Health::new()))
 }
