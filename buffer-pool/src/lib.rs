@@ -216,7 +216,9 @@ impl BufferPool {
     /// that a pass over all pages throws none out. [`Found::Never`] for a page nobody wrote yet. The log
     /// may not be durable up to the copy's pageLSN.
     pub fn copy(&self, id: PageId, into: &mut PageBuf) -> Result<Found> {
-        if let Some(shared) = self.latch(id)?.shared() {
+        let latch = self.latch(id)?;
+        // First without leaving a reference behind: to be copied is not to be used.
+        if let Some(shared) = latch.try_shared().or_else(|| latch.shared()) {
             into.copy_from(shared.page());
             return Ok(Found::Page);
         }

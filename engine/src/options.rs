@@ -184,6 +184,7 @@ impl Options {
 
     /// Bytes of log kept beyond what a restart needs, at most half the log limit. Default 0. A page that comes
     /// back damaged is rebuilt from its last image and the changes since, as far as they are in the log.
+    /// An opening that asks for less keeps less from its next checkpoint on.
     /// New pages begin with an image; mode `FullPageImage` logs one after each write-back as well.
     #[must_use]
     pub fn keep_log_bytes(mut self, bytes: u64) -> Self {

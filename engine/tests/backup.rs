@@ -446,6 +446,32 @@ fn writers_and_checkpoints_go_on_and_the_end_decides_who_is_in() {
     }
 }
 
+/// Who is in doubt when the backup ends is in doubt when it comes back, and may be decided either way there.
+#[test]
+fn a_backup_keeps_transactions_in_doubt() {
+    let options = options();
+    let client = counted(&options, &SimDisk::new(1));
+    let mut write = client.db.begin().unwrap();
+    let tree = write.tree("doubt").unwrap();
+    write.put(&tree, "k", "v").unwrap();
+    write.prepare("gid").unwrap();
+    let backup = SimDisk::new(2);
+    back_up(&client.db, &backup).unwrap();
+    client.db.commit_prepared("gid").unwrap();
+    for commits in [false, true] {
+        let db = restore(&options, &backup, &SimDisk::new(3)).unwrap();
+        assert_eq!(db.prepared().len(), 1);
+        if commits {
+            db.commit_prepared("gid").unwrap();
+        } else {
+            db.abort_prepared("gid").unwrap();
+        }
+        let state = dump(&db).unwrap();
+        assert_eq!(state.contains_key("doubt"), commits);
+        assert_eq!(state["counts"], client.state()["counts"]);
+    }
+}
+
 /// A restored database can be worked with, backed up and restored in turn.
 #[test]
 fn a_backup_of_a_restored_database() {
