@@ -2,7 +2,7 @@
 //! `UPDATE_GOLDENFILES=1 cargo test -p argali --test scripts`, then read the difference.
 //!
 //! ```text
-//! open                                 opens (or creates), shows what the restart decided
+//! open [keeping-log]                   opens (or creates), shows what the restart decided
 //! t1: begin | put T k=v … | delete T k … | get T k | tree T | drop T | commit | abort | prepare GID
 //! t1: try T k=v … keep=no              the puts behind a savepoint, released or rolled back
 //! t1: nested T k=v …                   the puts as a nested top action
@@ -11,6 +11,7 @@
 //! commit-prepared GID | abort-prepared GID
 //! prepared                             who is in doubt, since when, with which locks
 //! crash | kill | close                 power cut losing all that was not synced; process kill; shutdown
+//! rot pN | repairs                     damages page N on disk; what was rebuilt
 //! scan T | rows H | trees | verify | log        `log` shows the records on disk since it was last asked
 //! ```
 
@@ -22,7 +23,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use argali::disk::{Disk, Loss, SimDisk};
+use argali::disk::{Disk, Loss, OpenMode, SimDisk};
 use argali::{Db, Event, Flush, Lsn, Never, Options, PageId, RecoveryObserver, RowId, Tree, Write};
 use argali_pager::OpList;
 use argali_wal::{Body, Changes, ControlFile, LogOptions, RecordBuf, Undo, Wal};
@@ -60,9 +61,12 @@ impl Story {
         self.db.as_ref().ok_or("the database is not open")
     }
 
-    fn open(&mut self) -> Output {
+    fn open(&mut self, keep_log_bytes: u64) -> Output {
         let options = Options::new().page_size(4096).segment_bytes(64 << 10);
-        let options = options.log_limit_bytes(8 << 20).background_threads(false);
+        let options = options
+            .keep_log_bytes(keep_log_bytes)
+            .log_limit_bytes(8 << 20)
+            .background_threads(false);
         let options = options.lock_timeout(std::time::Duration::ZERO);
         let options = options.checkpoint_policy(Arc::new(Never));
         let mut lines = Lines::default();
@@ -135,6 +139,25 @@ impl Story {
             }
             _ => on_tree(self.writes.get_mut(id).ok_or("no such transaction")?, command),
         }
+    }
+
+    /// A bit of the page on disk changes. For a page that is not in memory.
+    fn rot(&self, page: &str) -> Result<(), Box<dyn Error>> {
+        let page: u64 = page.strip_prefix('p').ok_or("a page, like p3")?.parse()?;
+        let file = self.disk.open("data", OpenMode::Existing)?;
+        let (at, mut byte) = (page * 4096 + 4090, [0]);
+        file.read_exact_at(&mut byte, at)?;
+        file.write_all_at(&[byte[0] ^ 1], at)?;
+        Ok(())
+    }
+
+    fn repairs(&self) -> Output {
+        let repairs = self.db()?.stats()?.repairs;
+        let mut out = String::new();
+        for repair in repairs {
+            writeln!(out, "{} rebuilt, {} to {}", repair.page, repair.base, repair.last)?;
+        }
+        Ok(out)
     }
 
     fn scan(&self, name: &str) -> Output {
@@ -307,7 +330,8 @@ impl Runner for Story {
         let first = args.next_pos();
         args.reject_next()?;
         match (command.name.as_str(), first) {
-            ("open", None) => return self.open(),
+            ("open", None) => return self.open(0),
+            ("open", Some("keeping-log")) => return self.open(1 << 20),
             ("checkpoint", Some(kind)) => return self.checkpoint(kind),
             ("crash", None) => self.lose(self.disk.power_cut(Loss::LoseAll)),
             ("kill", None) => self.lose(self.disk.process_kill()),
@@ -318,6 +342,8 @@ impl Runner for Story {
             ("commit-prepared", Some(gid)) => drop(self.db()?.commit_prepared(gid)?),
             ("abort-prepared", Some(gid)) => self.db()?.abort_prepared(gid)?,
             ("prepared", None) => return self.prepared(),
+            ("rot", Some(page)) => self.rot(page)?,
+            ("repairs", None) => return self.repairs(),
             ("scan", Some(name)) => return self.scan(name),
             ("rows", Some(name)) => return self.rows(name),
             ("trees", None) => return Ok(format!("{:?}\n", self.db()?.read()?.trees()?)),
