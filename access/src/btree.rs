@@ -25,15 +25,17 @@
 //!
 //! Reading order: [`node`] (layout), [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
 //! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`];
-//! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and
-//! [`backward`], [`free`], [`verify`].
+//! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and [`backward`]; [`load`] with [`exchange`];
+//! [`free`], [`verify`].
 
 mod backward;
 mod delete;
 mod descent;
+mod exchange;
 mod fill;
 mod free;
 mod insert;
+mod load;
 mod locks;
 mod merge;
 mod node;
@@ -58,6 +60,7 @@ use argali_txn::{Edit, Txn, Undo};
 use crate::Space;
 use crate::overflow::REFERENCE_BYTES;
 
+pub use load::Loader;
 pub(crate) use node::Stored;
 pub use scan::Entry;
 pub(crate) use undo::TreeUndo;
@@ -75,6 +78,8 @@ const CREATE_BYTES: usize = 64;
 pub struct BTree {
     space: Arc<Space>,
     root: PageId,
+    /// What its nodes carry as their owner: the root, except in what is to replace another tree's content.
+    owner: PageId,
 }
 
 impl BTree {
@@ -100,7 +105,14 @@ impl BTree {
 
     /// The tree with this root. Reads nothing.
     pub fn open(space: &Arc<Space>, root: PageId) -> Self {
-        Self { space: Arc::clone(space), root }
+        Self { space: Arc::clone(space), root, owner: root }
+    }
+
+    /// The tree at this page to be freed: its nodes are those of whatever tree the page says, since it may
+    /// hold what another tree's content was [exchanged](exchange) with.
+    pub(crate) fn remains(space: &Arc<Space>, root: PageId) -> Result<Self> {
+        let owner = PageId::new(space.pool().read(root)?.page().owner());
+        Ok(Self { space: Arc::clone(space), root, owner })
     }
 
     /// The page the tree is known by.
@@ -132,7 +144,7 @@ impl BTree {
     }
 
     fn format(&self, kind: PageKind, level: u8) -> PageOp<'static> {
-        PageOp::Format { kind, level, owner: self.root.get() }
+        PageOp::Format { kind, level, owner: self.owner.get() }
     }
 
     fn space(&self) -> &Space {

@@ -77,7 +77,7 @@ impl Structure {
     /// the first page is left.
     fn free_some(self, space: &Arc<Space>, txn: &mut Txn, pages: usize) -> Result<bool> {
         match self.kind {
-            Kind::Tree => BTree::open(space, self.first).free_some(txn, pages),
+            Kind::Tree => BTree::remains(space, self.first)?.free_some(txn, pages),
             Kind::Heap => Heap::open(space, self.first).free_some(txn, pages),
             Kind::Overflow => overflow::free_some(space, txn, self.first, pages),
         }
@@ -86,7 +86,7 @@ impl Structure {
     /// Checks what [`Structure::free_some`] may have left.
     fn verify_remains(self, space: &Arc<Space>, survey: &mut Survey) -> Result<()> {
         match self.kind {
-            Kind::Tree => BTree::open(space, self.first).verify_remains(survey).map(drop),
+            Kind::Tree => BTree::remains(space, self.first)?.verify_remains(survey).map(drop),
             Kind::Heap => Heap::open(space, self.first).verify_remains(survey).map(drop),
             Kind::Overflow => overflow::verify_remains(survey, self.first).map(drop),
         }

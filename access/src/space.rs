@@ -56,6 +56,8 @@ pub struct Space {
     thin: ThinLeaves,
     joins: AtomicU64,
     released: AtomicU64,
+    /// Counts exchanges of whole trees: a leaf found before one may be in no tree any more.
+    era: AtomicU64,
 }
 
 /// Counters since open, and one gauge.
@@ -126,6 +128,7 @@ impl Space {
             thin: ThinLeaves::default(),
             joins: AtomicU64::new(0),
             released: AtomicU64::new(0),
+            era: AtomicU64::new(0),
         }))
     }
 
@@ -391,6 +394,16 @@ impl Space {
             pages_released: self.released.load(Ordering::Relaxed),
             thin_leaves: self.thin.len(),
         }
+    }
+
+    /// Which exchange of a whole tree was the last.
+    pub(crate) fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// Leaves were taken out of their tree without a change of their own: no trace leads there.
+    pub(crate) fn new_era(&self) {
+        self.era.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn pool(&self) -> &Arc<BufferPool> {

@@ -53,6 +53,7 @@ mod db;
 mod handle;
 mod heap;
 mod info;
+mod load;
 mod open;
 mod options;
 mod prepared;

@@ -184,6 +184,19 @@ impl Session {
         })
     }
 
+    /// As [`Session::change_catalog`], on a tree that is locked against everybody else and was not dropped.
+    pub(crate) fn own_tree<T>(
+        &self,
+        tree: &Tree,
+        mut body: impl FnMut(&mut Txn, &BTree, &mut Moves) -> Result<T>,
+    ) -> Result<T> {
+        self.shared.engine.catalog.check_home(tree.handle())?;
+        self.change_catalog(|txn, effects| {
+            tree.handle().enter(txn, LockMode::X)?;
+            body(txn, tree.btree(), &mut effects.moves)
+        })
+    }
+
     pub(crate) fn mark(&self) -> Result<Mark> {
         let mut state = self.state.lock();
         let point = state.run(&self.shared, |txn, _| Ok(txn.savepoint()))?;

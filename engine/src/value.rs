@@ -32,6 +32,12 @@ impl Session {
         if tree.btree().fits(key, value.len()) {
             return self.write_rows(tree, |rows| rows.put(key, value, old.as_deref_mut()));
         }
+        let mut draft = self.stored(tree, key, value)?;
+        self.write_rows(tree, |rows| rows.put_large(key, &mut draft, old.as_deref_mut()))
+    }
+
+    /// A large value for `key`, which no row has yet.
+    pub(crate) fn stored(&self, tree: &Tree, key: &[u8], value: &[u8]) -> Result<Draft<'_>> {
         if value.len() as u64 > VALUE_BYTES_MAX {
             let limit = VALUE_BYTES_MAX as usize;
             return Err(Error::TooLarge { what: "value", size: value.len(), limit });
@@ -40,7 +46,7 @@ impl Session {
         for part in value.chunks(draft.part_bytes()) {
             self.run(|_| draft.append(part))?;
         }
-        self.write_rows(tree, |rows| rows.put_large(key, &mut draft, old.as_deref_mut()))
+        Ok(draft)
     }
 
     /// Sets `key` to `value` unless the key exists; whether it did so.

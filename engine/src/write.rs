@@ -12,6 +12,7 @@ use argali_txn::{Durability, Txn};
 
 use crate::handle::{Handle, Named};
 use crate::heap::Heap;
+use crate::load;
 use crate::read::Read;
 use crate::savepoint::Savepoint;
 use crate::sequence::{Sequence, SequenceOptions};
@@ -221,6 +222,33 @@ impl Write {
         let from = range.start_bound().map(AsRef::as_ref);
         let to = range.end_bound().map(AsRef::as_ref);
         self.session().write_rows(tree, |rows| rows.delete_range(from, to))
+    }
+
+    /// Adds many rows at once; returns how many. They must come in ascending order of keys, the first above
+    /// the last key of the tree; otherwise [`Error::Invalid`](crate::Error::Invalid). After an error nothing
+    /// was added; an error among `rows` is given back.
+    ///
+    /// A tree without rows is built leaf by leaf, filled to nine tenths, with one log record a page: far less
+    /// log than row by row, and never held by this transaction, so a load may be larger than the log. Behind
+    /// rows that are there already, rows go in one by one. Either way nobody else can use the tree from now
+    /// on until this transaction ends. `rows` may read and write other trees in this transaction.
+    ///
+    /// ```
+    /// # fn main() -> argali::Result<()> {
+    /// # let db = argali::Options::new().in_memory()?;
+    /// let mut tx = db.begin()?;
+    /// let squares = tx.tree("squares")?;
+    /// let rows = (0..1000_u64).map(|n| Ok((n.to_be_bytes(), (n * n).to_string())));
+    /// assert_eq!(tx.bulk_load(&squares, rows)?, 1000);
+    /// assert_eq!(tx.get(&squares, 12_u64.to_be_bytes())?, Some(b"144".to_vec()));
+    /// # tx.commit()?; Ok(()) }
+    /// ```
+    pub fn bulk_load<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        tree: &Tree,
+        rows: impl IntoIterator<Item = Result<(K, V)>>,
+    ) -> Result<u64> {
+        load::load(self.session(), tree, rows)
     }
 
     /// Marks a point to return to. The result derefs to `Write`; dropping it rolls back to that point.

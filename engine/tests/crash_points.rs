@@ -78,6 +78,11 @@ fn ranges_deleted() {
     campaign("ranges", 1, workload::ranges);
 }
 
+#[test]
+fn loads() {
+    campaign("loads", 1, crash::loads::loads);
+}
+
 /// With locks that are refused at once: after each recovery somebody asks for what is in doubt.
 #[test]
 fn prepared_transactions() {

@@ -95,10 +95,10 @@ impl BTree {
         mut choose: impl FnMut(&PageGlimpse<'_>) -> Result<PageId, Restart>,
     ) -> Attempt<(Node<'_>, u8)> {
         let mut node = self.open_node(self.root(), patient)?;
-        let mut here = self.look(&node.glimpse, |view| node::level(view, self.root()))?;
+        let mut here = self.look(&node.glimpse, |view| node::level(view, self.owner))?;
         loop {
             let step = self.look(&node.glimpse, |view| {
-                if node::level(view, self.root())? != here {
+                if node::level(view, self.owner)? != here {
                     return Err(Restart);
                 }
                 if here <= level {

@@ -65,14 +65,14 @@ impl BTree {
     fn free_one(&self, txn: &mut Txn, patient: bool) -> Attempt<Step> {
         txn.admit(STEP_BYTES, 2)?;
         let mut parent = self.pool().write(self.root())?;
-        let mut level = self.inspect(&parent, |view| node::level(view, self.root()))?;
+        let mut level = self.inspect(&parent, |view| node::level(view, self.owner))?;
         if level == 0 {
             return Ok(self.last_large(&parent)?.unwrap_or(Step::Bare));
         }
         while level > 0 {
             let Some((slot, child)) = self.last_child(&parent)? else { break };
             let page = self.pool().write(child)?;
-            let below = self.inspect(&page, |view| node::level(view, self.root()))?;
+            let below = self.inspect(&page, |view| node::level(view, self.owner))?;
             if below + 1 != level {
                 let what = format!("level {below} under level {level}");
                 return Err(corrupt(self.pool(), child, what).into());

@@ -71,7 +71,7 @@ impl BTree {
         let Some(sibling) = sibling else { return Ok(self.end_name()) };
         key.clear();
         let found = self.look(&sibling.glimpse, |view| {
-            if node::level(view, self.root())? != 0 {
+            if node::level(view, self.owner)? != 0 {
                 return Err(argali_buffer_pool::Restart);
             }
             if view.slot_count()? == 0 {

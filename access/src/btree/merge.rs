@@ -258,7 +258,7 @@ impl BTree {
         let mut root = self.pool().write(self.root())?;
         let (above, only) = self.inspect(&root, |view| {
             let only = (view.slot_count() == 1).then(|| InnerCell::read(view, 0)).transpose()?;
-            Ok((node::level(view, self.root())?, only.map(|cell| cell.child)))
+            Ok((node::level(view, self.owner)?, only.map(|cell| cell.child)))
         })?;
         if (above, only) != (level + 1, Some(child)) {
             return Err(Stop::Again);

@@ -59,6 +59,8 @@ impl Eq for Entry {}
 pub(super) struct Trace {
     leaf: PageId,
     pub(super) slot: usize,
+    /// See [`Space::era`](crate::Space).
+    era: u64,
 }
 
 /// A step under way.
@@ -210,11 +212,14 @@ impl BTree {
         trace: Trace,
         patient: bool,
     ) -> Attempt<Option<Walk<'_>>> {
+        if trace.era != self.space().era() {
+            return Ok(None);
+        }
         // A trace is only a hint: whatever is wrong with it, the descent will tell.
         let Ok(leaf) = self.open_node(trace.leaf, patient) else { return Ok(None) };
         let is_it = self.look(&leaf.glimpse, |view| {
             // The entry may have been used with another tree before.
-            if node::level(view, self.root()) != Ok(0) || trace.slot >= view.slot_count()? {
+            if node::level(view, self.owner) != Ok(0) || trace.slot >= view.slot_count()? {
                 return Ok(false);
             }
             let cell = LeafCell::read(view, trace.slot)?;
@@ -242,7 +247,7 @@ impl BTree {
         let next = self.open_node(right, patient);
         walk.leaf.validate()?;
         let next = next?;
-        self.look(&next.glimpse, |view| match node::level(view, self.root())? {
+        self.look(&next.glimpse, |view| match node::level(view, self.owner)? {
             0 => Ok(()),
             _ => Err(Restart),
         })?;
@@ -317,7 +322,8 @@ impl BTree {
             view.copy(cell.value_at(), cell.value_len, &mut entry.value)
         })?;
         entry.large = cell.large;
-        entry.trace = Some(Trace { leaf: walk.leaf.glimpse.id(), slot: walk.slot });
+        entry.trace =
+            Some(Trace { leaf: walk.leaf.glimpse.id(), slot: walk.slot, era: self.space().era() });
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ use super::{BTree, fill, search};
 use crate::fault::corrupt;
 
 /// Pages a structure change touches: the limit of the access rules.
-const SPLIT_PAGES: usize = 4;
+pub(super) const SPLIT_PAGES: usize = 4;
 
 /// What came of an attempt to split.
 enum Split {
@@ -120,7 +120,7 @@ impl BTree {
         let mut left = self.pool().create(left_id)?;
         let mut right = self.pool().create(right_id)?;
         let mut root = self.pool().write(self.root())?;
-        if self.inspect(&root, |view| node::level(view, self.root()))? != level {
+        if self.inspect(&root, |view| node::level(view, self.owner))? != level {
             return Err(Stop::Again);
         }
         if root.page().free_bytes() >= need {
@@ -175,11 +175,7 @@ impl BTree {
         drop(node);
         let page = self.pool().write(id)?;
         // It may have been joined with another one, and its page be free or in another tree.
-        if node::level(&page.page(), self.root()) == Ok(level) {
-            Ok(page)
-        } else {
-            Err(Stop::Again)
-        }
+        if node::level(&page.page(), self.owner) == Ok(level) { Ok(page) } else { Err(Stop::Again) }
     }
 
     /// Latches a child under its parent's latch; waits for it only when patient. `held` are the pages
@@ -197,7 +193,7 @@ impl BTree {
         let page =
             if patient { Some(self.pool().write(id)?) } else { self.pool().try_write(id)? };
         let Some(page) = page else { return Err(Stop::Again) };
-        let found = self.inspect(&page, |view| node::level(view, self.root()))?;
+        let found = self.inspect(&page, |view| node::level(view, self.owner))?;
         if found == level {
             return Ok(page);
         }
@@ -282,7 +278,7 @@ fn cut_at(page: PageRef<'_>, ascending: bool) -> Option<usize> {
 }
 
 /// The shortest prefix of `right` that is greater than `left` (which is less than `right`).
-fn separate<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
+pub(super) fn separate<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
     let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
     &right[..(common + 1).min(right.len())]
 }

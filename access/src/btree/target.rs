@@ -71,7 +71,7 @@ impl BTree {
             drop(parent);
             let page = self.pool().write(self.root())?;
             // The root may have become an inner node while nobody held it.
-            return match self.inspect(&page, |view| node::level(view, self.root()))? {
+            return match self.inspect(&page, |view| node::level(view, self.owner))? {
                 0 => Ok(Target::Latched(page)),
                 _ => Err(Stop::Again),
             };
@@ -79,7 +79,7 @@ impl BTree {
         // The parent's shared latch keeps the leaf responsible for `key` until it is latched.
         let (_, child) = self.look(&parent.glimpse, |view| search::in_inner(view, key))?;
         let page = self.pool().write(child)?;
-        match self.inspect(&page, |view| node::level(view, self.root()))? {
+        match self.inspect(&page, |view| node::level(view, self.owner))? {
             0 => Ok(Target::Latched(page)),
             level => {
                 Err(corrupt(self.pool(), child, format!("level {level} under level 1")).into())

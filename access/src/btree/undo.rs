@@ -9,9 +9,11 @@
 //!  update          writing the old value back      the cell never became shorter: it fits
 //!  delete          the old value, no ghost         the ghost is still there: its page changed after
 //!                                                  this transaction began, so it was not purged
+//!  exchange        exchanging once more            whole contents; the key is the other page, u64
 //!
 //!  body   old value … │ key … │ root u64 │ key length u16 │ kind u8      read from its end
-//!         kind: 0 insert · 1 update · 2 delete; + 128 when the old value is the reference to a large one
+//!         kind: 0 insert · 1 update · 2 delete · 3 exchange; + 128 when the old value is the reference to
+//!         a large one
 //! ```
 //!
 //! A large value is taken back by its reference: its overflow pages are freed only after a commit.
@@ -51,6 +53,8 @@ pub(super) enum Kind {
     Insert = 0,
     Update = 1,
     Delete = 2,
+    /// Of the whole content: the key is the spare page, the old value empty.
+    Exchange = 3,
 }
 
 /// Bytes of a body.
@@ -94,6 +98,7 @@ impl<'a> Body<'a> {
             0 => Kind::Insert,
             1 => Kind::Update,
             2 => Kind::Delete,
+            3 => Kind::Exchange,
             _ => return None,
         };
         Some(Self { kind, root: PageId::new(u64::from_le_bytes(*root)), key, old })
@@ -118,6 +123,9 @@ impl LogicalUndo for TreeUndo {
             return Err(Error::corrupt("wal", txn.last_lsn().get(), Some(txn.last_lsn()), what));
         };
         let tree = BTree::open(&self.space, body.root);
+        if body.kind == Kind::Exchange {
+            return tree.exchange_back(txn, body.key);
+        }
         txn.admit(CLR_BYTES + body.old.bytes.len(), 1)?;
         retry(|patient| tree.take_back(txn, &body, patient))
     }
@@ -133,6 +141,7 @@ impl LogicalUndo for TreeUndo {
             Kind::Insert => write!(f, "tree {root}: \"{shown}\" becomes a ghost"),
             Kind::Update => write!(f, "tree {root}: \"{shown}\" gets {len} bytes back"),
             Kind::Delete => write!(f, "tree {root}: \"{shown}\" lives again, {len} bytes"),
+            Kind::Exchange => write!(f, "tree {root} gets its old content back"),
         }
     }
 }
@@ -165,6 +174,7 @@ impl BTree {
         let ops: &[PageOp<'_>] = match body.kind {
             Kind::Insert => &[make_ghost(slot, &flag)],
             Kind::Update | Kind::Delete => &overwrite(slot, &cell, &header, body.old.bytes),
+            Kind::Exchange => unreachable!("`undo` sends exchanges to `exchange_back`"),
         };
         txn.update(&mut [Edit { page: &mut page, ops }], undo);
         if body.kind == Kind::Insert {
@@ -197,6 +207,10 @@ mod tests {
         assert_eq!(bytes.len(), body_len(3, 9));
         assert_eq!(&bytes[..9], b"old value");
         assert_eq!(Body::decode(&bytes[..10]), None);
+        let mut spare = Vec::new();
+        Body::new(Kind::Exchange, PageId::new(7), &9_u64.to_le_bytes(), Stored::small(&[]))
+            .encode(&mut spare);
+        assert_eq!(spare, [9, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 3]);
         let mut wrong = bytes.clone();
         *wrong.last_mut().unwrap() = 9;
         assert_eq!(Body::decode(&wrong), None);

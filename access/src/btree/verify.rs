@@ -122,7 +122,7 @@ impl Check<'_> {
         self.stats.pages += 1;
         let Some(copy) = self.survey.read(at.page)? else { return Ok(None) };
         let page = copy.page();
-        let level = node::level(&page, self.tree.root());
+        let level = node::level(&page, self.tree.owner);
         let what = match (page.check(), level, at.level) {
             (Err(why), _, _) => format!("has an unsound body: {why}"),
             (_, Err(_), _) => {

@@ -40,6 +40,8 @@ enum Move {
 
 impl Moves {
     pub(super) fn taken(&mut self, structure: Structure) {
+        // Perhaps once more, after a first try was rolled back.
+        self.orphans.retain(|orphan| *orphan != structure);
         self.moves.push(Move::Taken(structure));
     }
 
@@ -163,6 +165,16 @@ mod tests {
     #[test]
     fn an_abort_frees_all_that_was_taken() {
         assert_eq!(example().aborted(), [tree(3), tree(1)]);
+    }
+
+    #[test]
+    fn what_was_taken_again_is_freed_once() {
+        let mut moves = Moves::default();
+        moves.taken(tree(1));
+        moves.take_back(0);
+        moves.taken(tree(1));
+        moves.given(tree(1));
+        assert_eq!(moves.committed(), [tree(1)]);
     }
 
     #[test]

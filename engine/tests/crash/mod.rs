@@ -16,6 +16,7 @@
 pub mod copies;
 pub mod doubt;
 pub mod heaps;
+pub mod loads;
 pub mod workload;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -264,6 +265,17 @@ impl Work<'_> {
     pub fn drop_heap(&mut self, name: &str) -> Result<()> {
         self.state.remove(&format!("{HEAP}{name}"));
         self.write.drop_heap(name)
+    }
+
+    /// Loads sorted rows behind those that the tree has.
+    pub fn bulk_load(&mut self, tree: &Tree, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
+        let count = rows.len() as u64;
+        assert_eq!(
+            self.write.bulk_load(tree, rows.iter().map(|(key, value)| Ok((key, value))))?,
+            count
+        );
+        self.state.get_mut(tree.name()).expect("opened by `tree`").extend(rows);
+        Ok(())
     }
 
     pub fn drop_tree(&mut self, name: &str) -> Result<()> {

@@ -1,0 +1,322 @@
+//! Building a tree from sorted rows, leaf after leaf, with one record for each page.
+//!
+//! ```text
+//!  spine  root ─────────────┐            a leaf is full:   new leaf   format, cells
+//!           n1   n2 ◄ last inner         one record of     last leaf  link
+//!          ╱ ╲    │                      four pages        parent     separator, child
+//!        l1  l2  l3 ◄ last leaf                            map        bit
+//!  rows ───────────────► cells of l4, in memory
+//! ```
+//!
+//! The new tree grows under a spare page with a pending row (see [`crate::Pending`]), by system
+//! transactions of one record each: a crash in the middle leaves a smaller tree that is freed, and the log
+//! is never held by a load, however long it takes. Only the last step is the user's: take the spare page
+//! over, [exchange](super::exchange) it with the root, give it up again with the old content. That is a few
+//! records whatever the number of rows, and so is its undo.
+//!
+//! Nodes are filled to nine tenths; the rest is for rows that come later. A parent without room gets a
+//! right sibling without children first (and so do its ancestors, up to a root that grows by a level), so
+//! no step needs more than four pages.
+//!
+//! Left out: building into a tree that has rows. Its last leaves cannot be replaced without their left
+//! neighbours' knowing.
+
+use argali_base::sync::Arc;
+use argali_base::{Error, PageId, Result};
+use argali_pager::{HEADER_BYTES, PageKind, PageOp};
+use argali_txn::{Durability, Edit, Txn, TxnManager, Undo};
+
+use super::BTree;
+use super::descent::{Attempt, Stop, retry};
+use super::node::{self, LEAF_HEADER, SLOT_BYTES, Stored};
+use super::split::{SPLIT_PAGES, separate};
+use crate::pending::{Kind, Moves, Pending, Structure};
+
+/// A tree being built. Dropping it gives up what was built.
+pub struct Loader {
+    txns: Arc<TxnManager>,
+    pending: Arc<Pending>,
+    /// The tree the rows are for.
+    tree: BTree,
+    /// What is built: its root is the spare page.
+    spare: BTree,
+    /// Last node of each level, leaves first; the spare page is the last of them.
+    spine: Vec<PageId>,
+    next: NextLeaf,
+    /// Last key of the leaves that are built.
+    before: Vec<u8>,
+    leaves: u64,
+    rows: u64,
+    /// Whether some transaction's end decides about the spare page.
+    taken: bool,
+}
+
+/// Rows of the leaf to come.
+#[derive(Default)]
+struct NextLeaf {
+    cells: Vec<u8>,
+    /// Where each cell ends, and where its key does.
+    ends: Vec<(usize, usize)>,
+}
+
+/// What came of an attempt to add a node.
+enum Added {
+    Done(PageId),
+    ParentFull,
+}
+
+impl BTree {
+    /// Begins to build what is to replace this tree, which must have no rows and be locked exclusively
+    /// until the end of the transaction that will [finish](Loader::finish) the work.
+    pub fn loader(&self, txns: &Arc<TxnManager>, pending: &Arc<Pending>) -> Result<Loader> {
+        let allocated = pending.allocate(txns, Kind::Tree, |system| {
+            // Nodes under the spare page are this tree's from the start.
+            let own = [self.format(PageKind::Leaf, 0)];
+            self.space().create_first(system, PageKind::Leaf, (&own, 0))
+        })?;
+        let spare = BTree { root: allocated.first, ..self.clone() };
+        Ok(Loader {
+            txns: Arc::clone(txns),
+            pending: Arc::clone(pending),
+            tree: self.clone(),
+            spine: vec![spare.root],
+            spare,
+            next: NextLeaf::default(),
+            before: Vec::new(),
+            leaves: 0,
+            rows: 0,
+            taken: false,
+        })
+    }
+}
+
+impl Loader {
+    /// Adds a row; keys must come in ascending order. After an error the row is not in, and after
+    /// `LogFull` it may be offered again.
+    ///
+    /// # Errors
+    /// `TooLarge`, `LogFull`, `Full`, `Io`.
+    ///
+    /// # Panics
+    /// When `key` is not above the one before.
+    pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let (size, limit) = (key.len() + value.len(), self.tree.entry_bytes_max());
+        if size > limit {
+            return Err(Error::TooLarge { what: "entry (key and value)", size, limit });
+        }
+        let last = self.next.last_key().unwrap_or(&self.before);
+        assert!(self.rows == 0 || last < key, "{key:02x?} is loaded behind {last:02x?}");
+        let room = self.capacity() - self.reserve();
+        if self.next.bytes() + LEAF_HEADER + size + SLOT_BYTES > room {
+            self.flush()?;
+        }
+        self.next.push(key, value);
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// `txn`, which holds the tree's exclusive lock, takes the rows over; how many. The old content is
+    /// freed after its commit.
+    pub fn finish(&mut self, txn: &mut Txn, moves: &mut Moves) -> Result<u64> {
+        if self.rows == 0 {
+            return Ok(0);
+        }
+        self.flush()?;
+        self.taken = true;
+        self.pending.take(txn, self.structure(), moves)?;
+        self.tree.exchange(txn, self.spare.root)?;
+        self.pending.give(txn, self.structure(), moves)?;
+        Ok(self.rows)
+    }
+
+    fn structure(&self) -> Structure {
+        Structure { kind: Kind::Tree, first: self.spare.root }
+    }
+
+    /// Bytes for cells and slots of a node.
+    fn capacity(&self) -> usize {
+        self.spare.pool().pager().options().page_size.bytes() - HEADER_BYTES
+    }
+
+    /// Bytes of a node that stay free.
+    fn reserve(&self) -> usize {
+        self.capacity() / 10
+    }
+
+    /// Writes the rows at hand as a leaf of their own, in a system transaction.
+    fn flush(&mut self) -> Result<()> {
+        let next = std::mem::take(&mut self.next);
+        let Some(first) = next.first_key() else { return Ok(()) };
+        let mut system = self.txns.begin_system()?;
+        let written = if self.leaves == 0 {
+            self.fill_root(&mut system, &next)
+        } else {
+            let separator = separate(&self.before, first).to_vec();
+            self.append(&mut system, 0, &next.ops(), &separator)
+        };
+        let written = written.and_then(|()| system.commit(Durability::Relaxed).map(drop));
+        self.next = next;
+        written?;
+        self.leaves += 1;
+        self.before.clear();
+        self.before.extend_from_slice(self.next.last_key().unwrap_or_default());
+        self.next.clear();
+        Ok(())
+    }
+
+    /// The first leaf is the spare page itself.
+    fn fill_root(&self, system: &mut Txn, next: &NextLeaf) -> Result<()> {
+        system.admit(self.spare.split_bytes(), 1)?;
+        let mut root = self.spare.pool().write(self.spare.root)?;
+        system.update(&mut [Edit { page: &mut root, ops: &next.ops() }], Undo::Never);
+        Ok(())
+    }
+
+    /// Adds a node with `content` behind the last one of its level.
+    fn append(
+        &mut self,
+        system: &mut Txn,
+        level: usize,
+        content: &[PageOp<'_>],
+        separator: &[u8],
+    ) -> Result<()> {
+        if level + 1 == self.spine.len() {
+            self.raise(system)?;
+        }
+        loop {
+            let step = |patient| self.append_once(system, level, (content, separator), patient);
+            match retry(step)? {
+                Added::Done(id) => {
+                    self.spine[level] = id;
+                    return Ok(());
+                }
+                Added::ParentFull => self.append(system, level + 1, &[], separator)?,
+            }
+        }
+    }
+
+    fn append_once(
+        &self,
+        system: &mut Txn,
+        level: usize,
+        (content, separator): (&[PageOp<'_>], &[u8]),
+        patient: bool,
+    ) -> Attempt<Added> {
+        let (tree, space) = (&self.spare, self.spare.space());
+        let reserved = space.reserve(system, 1)?;
+        let id = reserved.ids()[0];
+        system.admit(tree.split_bytes(), SPLIT_PAGES)?;
+        space.await_map(id)?;
+        let mut node = tree.pool().create(id)?;
+        let mut parent = tree.pool().write(self.spine[level + 1])?;
+        // The first child stands for minus infinity: no separator.
+        let slot = parent.page().slot_count();
+        let separator = if slot == 0 { &[][..] } else { separator };
+        let mut cell = Vec::with_capacity(node::INNER_HEADER + separator.len());
+        node::push_inner_cell(&mut cell, id, separator);
+        if slot > 1 && parent.page().free_bytes() < cell.len() + SLOT_BYTES + self.reserve() {
+            return Ok(Added::ParentFull);
+        }
+        let mut left = tree.pool().write(self.spine[level])?;
+        let Some(mut map) = space.try_map(id, patient)? else { return Err(Stop::Again) };
+        let kind = if level == 0 { PageKind::Leaf } else { PageKind::Inner };
+        let mut made = vec![tree.format(kind, level as u8)];
+        made.extend_from_slice(content);
+        let head = node::head(separator);
+        let edits = &mut [
+            Edit { page: &mut node, ops: &made },
+            Edit { page: &mut left, ops: &[PageOp::SetLink { link: id.get() }] },
+            Edit {
+                page: &mut parent,
+                ops: &[PageOp::Insert { slot: slot as u16, head, cell: &cell }],
+            },
+            Edit { page: &mut map, ops: &[space.bit(id, true)] },
+        ];
+        system.update(edits, Undo::Never);
+        Ok(Added::Done(id))
+    }
+
+    /// The root's content moves to a page of its own; the root becomes its parent.
+    fn raise(&mut self, system: &mut Txn) -> Result<()> {
+        let level = self.spine.len();
+        assert!(level <= usize::from(node::LEVEL_MAX), "a tree of {level} levels is being built");
+        let id = retry(|patient| self.raise_once(system, level as u8, patient))?;
+        self.spine.insert(level - 1, id);
+        Ok(())
+    }
+
+    fn raise_once(&self, system: &mut Txn, level: u8, patient: bool) -> Attempt<PageId> {
+        let (tree, space) = (&self.spare, self.spare.space());
+        let reserved = space.reserve(system, 1)?;
+        let id = reserved.ids()[0];
+        system.admit(tree.split_bytes(), SPLIT_PAGES)?;
+        space.await_map(id)?;
+        let mut below = tree.pool().create(id)?;
+        let mut root = tree.pool().write(tree.root)?;
+        let Some(mut map) = space.try_map(id, patient)? else { return Err(Stop::Again) };
+        let copy = tree.copy_of(&root);
+        let moved = tree.moved(copy.page(), 0..copy.page().slot_count(), 0);
+        let mut cell = Vec::new();
+        node::push_inner_cell(&mut cell, id, &[]);
+        let above =
+            [tree.format(PageKind::Inner, level), PageOp::Insert { slot: 0, head: 0, cell: &cell }];
+        let edits = &mut [
+            Edit { page: &mut below, ops: &moved },
+            Edit { page: &mut root, ops: &above },
+            Edit { page: &mut map, ops: &[space.bit(id, true)] },
+        ];
+        system.update(edits, Undo::Never);
+        Ok(id)
+    }
+}
+
+impl Drop for Loader {
+    /// What no transaction took over is nobody's.
+    fn drop(&mut self) {
+        if !self.taken {
+            self.pending.free_later([self.structure()]);
+        }
+    }
+}
+
+impl NextLeaf {
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        let key_end = self.cells.len() + LEAF_HEADER + key.len();
+        node::push_leaf_cell(&mut self.cells, key, Stored::small(value));
+        self.ends.push((self.cells.len(), key_end));
+    }
+
+    fn clear(&mut self) {
+        self.cells.clear();
+        self.ends.clear();
+    }
+
+    /// Bytes it will take in a page.
+    fn bytes(&self) -> usize {
+        self.cells.len() + self.ends.len() * SLOT_BYTES
+    }
+
+    fn key(&self, slot: usize) -> Option<&[u8]> {
+        let key_end = self.ends.get(slot)?.1;
+        let start = slot.checked_sub(1).map_or(0, |before| self.ends[before].0);
+        Some(&self.cells[start + LEAF_HEADER..key_end])
+    }
+
+    fn first_key(&self) -> Option<&[u8]> {
+        self.key(0)
+    }
+
+    fn last_key(&self) -> Option<&[u8]> {
+        self.key(self.ends.len().checked_sub(1)?)
+    }
+
+    fn ops(&self) -> Vec<PageOp<'_>> {
+        let mut start = 0;
+        let cells = self.ends.iter().enumerate().map(|(slot, &(end, key_end))| {
+            let (cell, key) = (&self.cells[start..end], &self.cells[start + LEAF_HEADER..key_end]);
+            start = end;
+            PageOp::Insert { slot: slot as u16, head: node::head(key), cell }
+        });
+        cells.collect()
+    }
+}
