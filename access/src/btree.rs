@@ -26,11 +26,12 @@
 //! Reading order: [`node`] (layout), [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
 //! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`];
 //! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and [`backward`]; [`load`] with [`exchange`];
-//! [`free`], [`verify`].
+//! [`free`], [`verify`], [`estimate`].
 
 mod backward;
 mod delete;
 mod descent;
+mod estimate;
 mod exchange;
 mod fill;
 mod free;
@@ -60,6 +61,7 @@ use argali_txn::{Edit, Txn, Undo};
 use crate::Space;
 use crate::overflow::REFERENCE_BYTES;
 
+pub use estimate::TreeEstimate;
 pub use load::Loader;
 pub(crate) use node::Stored;
 pub use scan::Entry;

@@ -8,7 +8,9 @@
 
 use std::io::{self, Write as _};
 
-use argali::{Db, Error, Finding, Info, Isolation, Options, Stats, TornPages, Verification};
+use argali::{
+    Db, Error, Finding, Info, Isolation, Options, Stats, TornPages, TreeEstimate, Verification,
+};
 use serde_json::{Value, json};
 
 use crate::args::Target;
@@ -188,12 +190,62 @@ pub(crate) fn print_check(seen: &Verification) -> anyhow::Result<()> {
 pub(crate) fn stats(target: &Target, format: Format) -> anyhow::Result<()> {
     let db: Db = Options::new().open_read_only(&target.dir)?;
     let stats = db.stats()?;
+    let trees = estimates(&db)?;
     db.close()?;
     match format {
-        Format::Json => output::json_line(&stats_json(&stats))?,
-        Format::Text => print_pairs(&stats_pairs(&stats))?,
+        Format::Json => {
+            let mut line = stats_json(&stats);
+            line["tree_stats"] = trees.iter().map(tree_json).collect();
+            output::json_line(&line)?;
+        }
+        Format::Text => {
+            print_pairs(&stats_pairs(&stats))?;
+            print_trees(&trees)?;
+        }
     }
     Ok(())
+}
+
+/// Every tree by name, with what a planner would be told.
+fn estimates(db: &Db) -> argali::Result<Vec<(String, TreeEstimate)>> {
+    let read = db.read_with(Isolation::ReadCommitted)?;
+    let mut trees = Vec::new();
+    for name in read.trees()? {
+        if let Some(tree) = read.open_tree(&name)? {
+            trees.push((name, read.tree_stats(&tree)?));
+        }
+    }
+    read.finish()?;
+    Ok(trees)
+}
+
+fn print_trees(trees: &[(String, TreeEstimate)]) -> anyhow::Result<()> {
+    let paint = Paint::stdout();
+    let mut out = std::io::stdout().lock();
+    for (name, tree) in trees {
+        let error = match tree.rows_error {
+            0 => String::new(),
+            error => format!(" ± {}", grouped(error)),
+        };
+        let levels: Vec<_> = tree.pages.iter().rev().map(|pages| grouped(*pages)).collect();
+        writeln!(
+            out,
+            "{} {}{error} rows, {} pages by level, leaves {:.0} % full",
+            paint.faint(format_args!("{:<20}", format!("tree {name:?}"))),
+            grouped(tree.rows),
+            levels.join(" + "),
+            100.0 * tree.fill,
+        )?;
+    }
+    Ok(())
+}
+
+fn tree_json((name, tree): &(String, TreeEstimate)) -> Value {
+    json!({
+        "name": name, "rows": tree.rows, "rows_error": tree.rows_error, "ghosts": tree.ghosts,
+        "bytes": tree.bytes, "fill": tree.fill, "depth": tree.depth(),
+        "pages_by_level": tree.pages, "leaves_read": tree.leaves_read,
+    })
 }
 
 fn stats_pairs(stats: &Stats) -> Vec<(&'static str, String)> {

@@ -157,6 +157,8 @@ fn inspection_tells_and_writes_nothing() {
     assert_eq!((&seen["trees"], &seen["rows"]), (&1.into(), &1.into()));
     let stats = json(&run("--format json stats DIR", db).expect(0));
     assert_eq!(stats["trees"], 1);
+    assert_eq!(stats["tree_stats"][0]["name"], "fruit");
+    assert_eq!(stats["tree_stats"][0]["rows"], 1);
     for line in ["info DIR", "check DIR", "stats DIR"] {
         run(line, db).expect(0);
     }

@@ -69,7 +69,7 @@ mod value;
 mod verify;
 mod write;
 
-pub use argali_access::{Finding, RowId, SpaceStats, VALUE_BYTES_MAX};
+pub use argali_access::{Finding, RowId, SpaceStats, TreeEstimate, VALUE_BYTES_MAX};
 pub use argali_base::{Error, Lsn, PageId, Result, TxnId, disk};
 pub use argali_buffer_pool::PoolStats;
 pub use argali_pager::{PagerStats, TornPages};

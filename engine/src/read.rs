@@ -3,6 +3,7 @@
 
 use std::ops::{Bound, RangeBounds};
 
+use argali_access::TreeEstimate;
 use argali_base::{Result, TxnId};
 
 use crate::cursor::{Bookmark, Cursor};
@@ -13,6 +14,10 @@ use crate::sequence::Sequence;
 use crate::session::Session;
 use crate::tree::Tree;
 use crate::value::ValueReader;
+
+/// Leaves that [`Read::tree_stats`] reads, or up to twice as many: enough that rows of uneven sizes are known
+/// to some percent, few enough for a query's planning.
+const LEAVES_SAMPLED: usize = 64;
 
 /// A read-only transaction under its isolation level; writes no log record.
 ///
@@ -141,6 +146,13 @@ impl Read {
         let end = prefix_end(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         Scan::new(&self.session, tree, Bound::Included(&prefix), to.as_ref())
+    }
+
+    /// What a planner wants to know of `tree`: pages of each level, counted, and rows, estimated from a sample
+    /// of its leaves. Reads the inner nodes (about a hundredth of the tree) and some leaves, and locks
+    /// no row: see [`TreeEstimate`] for what the numbers mean.
+    pub fn tree_stats(&self, tree: &Tree) -> Result<TreeEstimate> {
+        self.session.read_tree(tree, |_, btree| btree.estimate(LEAVES_SAMPLED))
     }
 
     /// Ends the transaction; what it returned is durable when this returns `Ok`.
