@@ -160,6 +160,12 @@ impl<'p> PageGlimpse<'p> {
         self.words.load(at, 8)
     }
 
+    /// The `len` bytes (1 to 8) at `at`, the first one lowest, zeros above the last.
+    #[inline]
+    pub fn word(&self, at: usize, len: usize) -> Result<u64, Restart> {
+        self.words.load(at, len).map(|word| word & (u64::MAX >> (64 - 8 * len)))
+    }
+
     /// What the page is used for; an unknown kind is `Restart`.
     #[inline]
     pub fn kind(&self) -> Result<PageKind, Restart> {
@@ -196,6 +202,13 @@ impl<'p> PageGlimpse<'p> {
         let count = usize::from(self.u16(32)?);
         self.words.check(HEADER_BYTES, count * SLOT_BYTES)?;
         Ok(count)
+    }
+
+    /// What slot `slot` says: offset and length of its cell, checked to lie inside the page, and its
+    /// 4-byte key head.
+    #[inline]
+    pub fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart> {
+        self.words.slot(slot)
     }
 
     /// Offset and length of cell `slot`, checked to lie inside the page.

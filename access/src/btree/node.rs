@@ -41,20 +41,19 @@ const OWNER_AT: usize = 56;
 
 /// Bounds-checked reading of a page that may be changing meanwhile.
 pub(super) trait View {
-    /// The byte at `at`.
-    fn u8(&self, at: usize) -> Result<u8, Restart>;
-    /// The two bytes at `at`.
-    fn u16(&self, at: usize) -> Result<u16, Restart>;
-    /// The eight bytes at `at`.
-    fn u64(&self, at: usize) -> Result<u64, Restart>;
+    /// The `len` bytes (1 to 8) at `at`, the first one lowest, zeros above the last.
+    fn word(&self, at: usize, len: usize) -> Result<u64, Restart>;
     /// Slots in the page.
     fn slot_count(&self) -> Result<usize, Restart>;
-    /// Offset and length of a cell, inside the page.
-    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart>;
-    /// Key head kept in the slot.
-    fn head(&self, slot: usize) -> Result<u32, Restart>;
+    /// What a slot says: offset and length of its cell, which lies inside the page, and the key head.
+    fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart>;
     /// How the `len` bytes at `at` compare with `key`.
     fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart>;
+
+    /// Offset and length of a cell, inside the page.
+    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
+        self.slot(slot).map(|(at, len, _)| (at, len))
+    }
 }
 
 /// First four key bytes, big-endian, padded with zeros: orders like the key unless equal.
@@ -67,23 +66,23 @@ pub(super) fn head(key: &[u8]) -> u32 {
 
 /// Level of a node of the tree rooted at `owner` (0 = leaf); `Restart` when it is no such node.
 pub(super) fn level(view: &impl View, owner: PageId) -> Result<u8, Restart> {
-    let (kind, level) = (view.u8(KIND_AT)?, view.u8(LEVEL_AT)?);
+    let (kind, level) = (view.word(KIND_AT, 1)? as u8, view.word(LEVEL_AT, 1)? as u8);
     let fits = match level {
         0 => kind == PageKind::Leaf as u8,
         1..=LEVEL_MAX => kind == PageKind::Inner as u8,
         _ => false,
     };
-    if fits && view.u64(OWNER_AT)? == owner.get() { Ok(level) } else { Err(Restart) }
+    if fits && view.word(OWNER_AT, 8)? == owner.get() { Ok(level) } else { Err(Restart) }
 }
 
 /// pageLSN.
 pub(super) fn lsn(view: &impl View) -> Result<argali_base::Lsn, Restart> {
-    view.u64(LSN_AT).map(argali_base::Lsn::new)
+    view.word(LSN_AT, 8).map(argali_base::Lsn::new)
 }
 
 /// Right sibling; `None` for the last node of a level.
 pub(super) fn link(view: &impl View) -> Result<Option<PageId>, Restart> {
-    Ok(match view.u64(LINK_AT)? {
+    Ok(match view.word(LINK_AT, 8)? {
         0 => None,
         id => Some(PageId::new(id)),
     })
@@ -119,16 +118,23 @@ pub(super) struct LeafCell {
 impl LeafCell {
     pub(super) fn read(view: &impl View, slot: usize) -> Result<Self, Restart> {
         let (at, len) = view.cell(slot)?;
+        Self::at(view, at, len)
+    }
+
+    /// As [`LeafCell::read`], where the slot was read already.
+    pub(super) fn at(view: &impl View, at: usize, len: usize) -> Result<Self, Restart> {
         if len < LEAF_HEADER {
             return Err(Restart);
         }
+        let header = view.word(at, LEAF_HEADER)?;
+        let (flags, short) = (header as u8, |shift: u32| usize::from((header >> shift) as u16));
         let cell = Self {
             at,
             len,
-            ghost: view.u8(at)? & GHOST != 0,
-            large: view.u8(at)? & LARGE != 0,
-            key_len: usize::from(view.u16(at + 1)?),
-            value_len: usize::from(view.u16(at + 3)?),
+            ghost: flags & GHOST != 0,
+            large: flags & LARGE != 0,
+            key_len: short(8),
+            value_len: short(24),
         };
         if cell.used() <= len { Ok(cell) } else { Err(Restart) }
     }
@@ -199,7 +205,7 @@ impl InnerCell {
     pub(super) fn read(view: &impl View, slot: usize) -> Result<Self, Restart> {
         let (at, len) = view.cell(slot)?;
         let separator_len = len.checked_sub(INNER_HEADER).ok_or(Restart)?;
-        let child = PageId::new(view.u64(at)?);
+        let child = PageId::new(view.word(at, INNER_HEADER)?);
         Ok(Self { child, separator_at: at + INNER_HEADER, separator_len })
     }
 
@@ -215,57 +221,42 @@ pub(super) fn push_inner_cell(out: &mut Vec<u8>, child: PageId, separator: &[u8]
 }
 
 impl View for PageGlimpse<'_> {
-    fn u8(&self, at: usize) -> Result<u8, Restart> {
-        PageGlimpse::u8(self, at)
+    #[inline]
+    fn word(&self, at: usize, len: usize) -> Result<u64, Restart> {
+        PageGlimpse::word(self, at, len)
     }
-    fn u16(&self, at: usize) -> Result<u16, Restart> {
-        PageGlimpse::u16(self, at)
-    }
-    fn u64(&self, at: usize) -> Result<u64, Restart> {
-        PageGlimpse::u64(self, at)
-    }
+    #[inline]
     fn slot_count(&self) -> Result<usize, Restart> {
         PageGlimpse::slot_count(self)
     }
-    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
-        PageGlimpse::cell(self, slot)
-    }
-    fn head(&self, slot: usize) -> Result<u32, Restart> {
-        PageGlimpse::head(self, slot)
+    #[inline]
+    fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart> {
+        PageGlimpse::slot(self, slot)
     }
     fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
         self.compare(at, len, key)
     }
 }
 
-fn bytes<const N: usize>(page: &PageRef<'_>, at: usize) -> Result<[u8; N], Restart> {
-    let end = at.checked_add(N).ok_or(Restart)?;
-    page.bytes().get(at..end).and_then(|b| b.try_into().ok()).ok_or(Restart)
-}
-
 impl View for PageRef<'_> {
-    fn u8(&self, at: usize) -> Result<u8, Restart> {
-        bytes::<1>(self, at).map(|[byte]| byte)
-    }
-    fn u16(&self, at: usize) -> Result<u16, Restart> {
-        bytes(self, at).map(u16::from_le_bytes)
-    }
-    fn u64(&self, at: usize) -> Result<u64, Restart> {
-        bytes(self, at).map(u64::from_le_bytes)
+    fn word(&self, at: usize, len: usize) -> Result<u64, Restart> {
+        let end = at.checked_add(len).ok_or(Restart)?;
+        let bytes = self.bytes().get(at..end).ok_or(Restart)?;
+        let mut word = [0; 8];
+        word.get_mut(..len).ok_or(Restart)?.copy_from_slice(bytes);
+        Ok(u64::from_le_bytes(word))
     }
     fn slot_count(&self) -> Result<usize, Restart> {
         Ok(PageRef::slot_count(self))
     }
-    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
+    fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart> {
         if slot >= PageRef::slot_count(self) {
             return Err(Restart);
         }
-        let at = HEADER_BYTES + slot * SLOT_BYTES;
-        let (offset, len) = (usize::from(self.u16(at)?), usize::from(self.u16(at + 2)?));
-        if offset + len <= self.bytes().len() { Ok((offset, len)) } else { Err(Restart) }
-    }
-    fn head(&self, slot: usize) -> Result<u32, Restart> {
-        PageRef::head(self, slot).ok_or(Restart)
+        let word = self.word(HEADER_BYTES + slot * SLOT_BYTES, SLOT_BYTES)?;
+        let (offset, len) = (usize::from(word as u16), usize::from((word >> 16) as u16));
+        let inside = offset + len <= self.bytes().len();
+        if inside { Ok((offset, len, (word >> 32) as u32)) } else { Err(Restart) }
     }
     fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
         let end = at.checked_add(len).ok_or(Restart)?;
