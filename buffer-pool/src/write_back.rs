@@ -178,6 +178,9 @@ impl BufferPool {
         let frames = self.frames.len();
         let clean = frames - self.frames.dirty().min(frames);
         let too_few = clean * 100 < frames * usize::from(self.options.clean_percent);
+        if !too_few && (target.is_none() || clean == frames) {
+            return Ok(0);
+        }
         let mut dirty: Vec<(Lsn, PageId)> = Vec::new();
         self.frames.for_each_dirty(|page, rec_lsn| {
             if too_few || rec_lsn < target {
