@@ -1,0 +1,156 @@
+//! Counts the instructions of six small workloads and holds them against a kept baseline.
+//!
+//! ```text
+//!  instructions              run this program under callgrind, twice a workload: n and 2n operations
+//!       │                    (count(2n) − count(n)) / n  =  instructions per operation, without the setup
+//!       ▼
+//!  benches/instructions.json    more than 3 % away: failure     --update writes it anew
+//! ```
+//!
+//! Time on a shared machine says little; instructions of one thread are nearly the same each time. They are
+//! not time: a cache miss is one instruction. So this guards against work that creeps in, and `ratios` and
+//! `argali-compare` say what it means.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use argali::{Durability, Isolation, Options};
+use argali_benches::{Rows, key, value};
+use clap::Parser;
+use fastrand::Rng;
+
+/// Rows of the tree: three levels, loaded in a second under callgrind.
+const ROWS: u64 = 20_000;
+/// Operations of the shorter run.
+const OPERATIONS: u64 = 4_000;
+/// Largest deviation from the baseline, in percent.
+const TOLERANCE: f64 = 3.0;
+
+const WORKLOADS: [&str; 6] =
+    ["read-committed", "read-serializable", "read-in-batch", "update", "insert", "scan"];
+
+/// Instruction counts of six small workloads against a baseline
+#[derive(Debug, Parser)]
+struct Args {
+    /// Keep what is measured as the new baseline
+    #[arg(long)]
+    update: bool,
+    /// Internal: run this workload with so many operations
+    #[arg(long, hide = true, num_args = 2, value_names = ["WORKLOAD", "OPERATIONS"])]
+    run: Option<Vec<String>>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if let Some([workload, operations]) = args.run.as_deref() {
+        return run(workload, operations.parse()?);
+    }
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        bail!("valgrind is needed (on Debian: apt-get install valgrind)");
+    }
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
+    let mut measured = BTreeMap::new();
+    for workload in WORKLOADS {
+        measured.insert(workload.to_owned(), per_operation(workload)?);
+    }
+    if args.update {
+        std::fs::write(&file, serde_json::to_string_pretty(&measured)? + "\n")?;
+    }
+    compare(&measured, &file)
+}
+
+fn compare(measured: &BTreeMap<String, u64>, file: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("reading {}; --update makes it", file.display()))?;
+    let baseline: BTreeMap<String, u64> = serde_json::from_str(&text)?;
+    let mut worst = 0.0_f64;
+    for (workload, now) in measured {
+        let before =
+            *baseline.get(workload).with_context(|| format!("no baseline of {workload}"))?;
+        let percent = (*now as f64 / before as f64 - 1.0) * 100.0;
+        worst = worst.max(percent.abs());
+        println!("{workload:<20} {now:>8} instructions   baseline {before:>8}   {percent:>+6.1} %");
+    }
+    ensure!(
+        worst <= TOLERANCE,
+        "more than {TOLERANCE} % away: find out why, or keep the new counts with --update"
+    );
+    Ok(())
+}
+
+fn per_operation(workload: &str) -> Result<u64> {
+    let (once, twice) = (count(workload, OPERATIONS)?, count(workload, 2 * OPERATIONS)?);
+    Ok(twice.saturating_sub(once) / OPERATIONS)
+}
+
+/// Instructions of a whole run.
+fn count(workload: &str, operations: u64) -> Result<u64> {
+    let out = tempfile::NamedTempFile::new()?;
+    let output = Command::new("valgrind")
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={}", out.path().display()))
+        .arg(std::env::current_exe()?)
+        .args(["--run", workload, &operations.to_string()])
+        .output()?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "callgrind on {workload} failed:\n{log}");
+    let profile = std::fs::read_to_string(out.path())?;
+    let totals = profile.lines().find_map(|line| line.strip_prefix("totals: "));
+    Ok(totals.context("callgrind says what it counted")?.trim().parse()?)
+}
+
+/// One workload, in memory, on one thread: background steps run inline, so nothing depends on time. Each
+/// begin of a transaction therefore counts one round of them, too.
+fn run(workload: &str, operations: u64) -> Result<()> {
+    let options = Options::new().cache_bytes(64 << 20).background_threads(false);
+    let isolation = match workload {
+        "read-committed" => Isolation::ReadCommitted,
+        _ => Isolation::Serializable,
+    };
+    let rows = Rows::load(options.isolation(isolation).in_memory()?, ROWS)?;
+    let (mut rng, mut out) = (Rng::with_seed(2), Vec::new());
+    match workload {
+        "read-committed" | "read-serializable" => {
+            for _ in 0..operations {
+                let read = rows.db.read()?;
+                read.get_into(&rows.tree, rows.some_key(&mut rng), &mut out)?;
+                read.finish()?;
+            }
+        }
+        "read-in-batch" => {
+            for _ in 0..operations / 500 {
+                let read = rows.db.read()?;
+                for _ in 0..500 {
+                    read.get_into(&rows.tree, rows.some_key(&mut rng), &mut out)?;
+                }
+                read.finish()?;
+            }
+        }
+        "update" => {
+            for _ in 0..operations {
+                rows.update(&mut rng, Durability::Relaxed)?;
+            }
+        }
+        "insert" => {
+            for batch in 0..operations / 500 {
+                let txn = rows.db.begin()?;
+                for n in 0..500 {
+                    txn.put(&rows.tree, key(ROWS + batch * 500 + n), value(&mut rng))?;
+                }
+                txn.commit_with(Durability::Relaxed)?;
+            }
+        }
+        "scan" => {
+            // A row is an operation.
+            let read = rows.db.read()?;
+            for row in read.scan_all(&rows.tree)?.take(operations as usize) {
+                row?;
+            }
+            read.finish()?;
+        }
+        other => bail!("no workload {other}; there are {}", WORKLOADS.join(", ")),
+    }
+    Ok(())
+}
