@@ -236,22 +236,24 @@ fn a_handle_of_another_database_is_refused() {
 
 #[test]
 fn a_deadlock_leaves_nothing_but_abort() {
-    let db = memory();
+    let db = options().lock_timeout(Duration::from_mins(1)).in_memory().unwrap();
     let tree = fill(&db, "t", 10);
     let (a, b) = (1_u32.to_be_bytes(), 2_u32.to_be_bytes());
     let one = db.begin().unwrap();
     one.put(&tree, a, "one").unwrap();
+    let (holds_b, b_is_held) = std::sync::mpsc::channel();
     let worker = std::thread::spawn({
         let (db, tree) = (db.clone(), tree.clone());
         move || {
             let two = db.begin().unwrap();
             two.put(&tree, b, "two").unwrap();
+            holds_b.send(()).unwrap();
             let result = two.put(&tree, a, "two").map(|_| ());
             (two, result)
         }
     });
     // One of the two is the victim, whoever closes the circle. Its locks go when it is dropped.
-    std::thread::sleep(Duration::from_millis(50));
+    b_is_held.recv().unwrap();
     let mine = one.put(&tree, b, "one").map(|_| ());
     let is_victim = |tx: argali::Write, result: Result<()>| {
         let Err(error) = result else {
