@@ -3,12 +3,13 @@
 //! ```text
 //!  cargo bench                                           criterion, one file per hot path
 //!  cargo run --release -p argali-benches --bin ratios    ratios against the plainest thing that could work
+//!  … --bin instructions                                  instructions per operation against a baseline
 //! ```
 //!
 //! Absolute numbers drift with the machine and its neighbours; a ratio of two slices measured one after
 //! the other drifts much less. So `ratios` interleaves slices (ours, theirs, theirs, ours, …) and
-//! reports the median of the paired ratios with its spread. Comparisons with other engines are left
-//! out: they would make every build of the workspace build those engines.
+//! reports the median of the paired ratios with its spread. Comparisons with other engines have a package
+//! of their own (`benches/compare`), so that not every build of the workspace builds those engines.
 
 mod fixture;
 mod pairs;
