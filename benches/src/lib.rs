@@ -1,9 +1,10 @@
-//! What the benchmarks share: databases to measure, a raw file to measure against, paired slices.
+//! What the benchmarks share: databases to measure, a raw file to measure against, paired slices, crashes.
 //!
 //! ```text
 //!  cargo bench                                           criterion, one file per hot path
 //!  cargo run --release -p argali-benches --bin ratios    ratios against the plainest thing that could work
 //!  … --bin instructions                                  instructions per operation against a baseline
+//!  … --bin growth                                        cost per operation as the work grows
 //! ```
 //!
 //! Absolute numbers drift with the machine and its neighbours; a ratio of two slices measured one after
@@ -11,10 +12,12 @@
 //! reports the median of the paired ratios with its spread. Comparisons with other engines have a package
 //! of their own (`benches/compare`), so that not every build of the workspace builds those engines.
 
+mod crashed;
 mod fixture;
 mod pairs;
 mod raw;
 
+pub use crashed::Crash;
 pub use fixture::{ROWS, Rows, key, value};
 pub use pairs::{Ratios, throughput};
 pub use raw::RawLog;

@@ -9,7 +9,8 @@
 //!
 //! Time on a shared machine says little; instructions of one thread are nearly the same each time. They are
 //! not time: a cache miss is one instruction. So this guards against work that creeps in, and `ratios` and
-//! `argali-compare` say what it means.
+//! `argali-compare` say what it means. Another compiler makes other code, so the baseline names the one
+//! that counts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use argali::{Durability, Isolation, Options};
 use argali_benches::{Rows, key, value};
 use clap::Parser;
 use fastrand::Rng;
+use serde_json::json;
 
 /// Rows of the tree: three levels, loaded in a second under callgrind.
 const ROWS: u64 = 20_000;
@@ -55,23 +57,59 @@ fn main() -> Result<()> {
     for workload in WORKLOADS {
         measured.insert(workload.to_owned(), per_operation(workload)?);
     }
+    let now = Counts { compiler: compiler()?, instructions: measured };
     if args.update {
-        std::fs::write(&file, serde_json::to_string_pretty(&measured)? + "\n")?;
+        std::fs::write(&file, now.text()? + "\n")?;
     }
-    compare(&measured, &file)
+    compare(&now, &file)
 }
 
-fn compare(measured: &BTreeMap<String, u64>, file: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("reading {}; --update makes it", file.display()))?;
-    let baseline: BTreeMap<String, u64> = serde_json::from_str(&text)?;
+/// What was counted, and which compiler's code that was: another one's counts say nothing.
+struct Counts {
+    compiler: String,
+    instructions: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    fn text(&self) -> Result<String> {
+        let json = json!({ "compiler": self.compiler, "instructions": self.instructions });
+        Ok(serde_json::to_string_pretty(&json)?)
+    }
+
+    fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("reading {}; --update makes it", file.display()))?;
+        let json: serde_json::Value = serde_json::from_str(&text)?;
+        let compiler =
+            json["compiler"].as_str().context("the baseline names a compiler")?.to_owned();
+        let instructions = serde_json::from_value(json["instructions"].clone())?;
+        Ok(Self { compiler, instructions })
+    }
+}
+
+fn compiler() -> Result<String> {
+    let output = Command::new("rustc").arg("--version").output().context("asking rustc")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn compare(now: &Counts, file: &Path) -> Result<()> {
+    let baseline = Counts::read(file)?;
     let mut worst = 0.0_f64;
-    for (workload, now) in measured {
-        let before =
-            *baseline.get(workload).with_context(|| format!("no baseline of {workload}"))?;
+    for (workload, now) in &now.instructions {
+        let before = *baseline
+            .instructions
+            .get(workload)
+            .with_context(|| format!("no baseline of {workload}; --update makes it"))?;
         let percent = (*now as f64 / before as f64 - 1.0) * 100.0;
         worst = worst.max(percent.abs());
         println!("{workload:<20} {now:>8} instructions   baseline {before:>8}   {percent:>+6.1} %");
+    }
+    if now.compiler != baseline.compiler {
+        println!(
+            "not held against the baseline, which {} made, not {}",
+            baseline.compiler, now.compiler
+        );
+        return Ok(());
     }
     ensure!(
         worst <= TOLERANCE,

@@ -15,13 +15,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use argali::{Db, Durability, Isolation, Never, Options};
-use argali_benches::{ROWS, Ratios, RawLog, Rows, key, throughput, value};
+use anyhow::Context as _;
+use argali::{Durability, Isolation, Options};
+use argali_benches::{Crash, ROWS, Ratios, RawLog, Rows, key, throughput, value};
 use clap::Parser;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use fastrand::Rng;
@@ -44,16 +43,13 @@ struct Args {
     /// MiB of log to recover
     #[arg(long, default_value_t = 64)]
     log_mib: u64,
-    /// Internal: write a log into this database and end without closing it
-    #[arg(long, hide = true)]
-    crash: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    if let Some(path) = &args.crash {
-        write_log_and_exit(path, args.log_mib)?;
+    if let Some(crash) = Crash::from_args()? {
+        crash.write_and_exit()?;
     }
+    let args = Args::parse();
     let dir = tempfile::tempdir_in(&args.dir).context("making a directory")?;
     let mut report = Report::new();
     commits(&args, dir.path(), &mut report)?;
@@ -201,56 +197,24 @@ fn update_map(map: &Map, rng: &mut Rng) -> argali::Result<()> {
 
 /// Bytes of log per second that a restart gets through, against reading the files.
 fn recovery(args: &Args, dir: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let crashed = dir.join("crashed");
-    let status = Command::new(std::env::current_exe()?)
-        .args(["--log-mib", &args.log_mib.to_string(), "--crash"])
-        .arg(&crashed)
-        .status()?;
-    ensure!(status.success(), "the process that writes the log failed: {status}");
-    let trial = dir.join("trial");
+    let crash = Crash { path: dir.join("crashed"), log_mib: args.log_mib, rows: ROWS };
+    crash.happen()?;
     let mut note = String::new();
     let ratios = Ratios::measure(
         args.pairs,
         || {
-            copy_dir(&crashed, &trial)?;
-            let (rate, text) = recover(&trial)?;
+            let (rate, text) = described(&crash.recover()?);
             note = text;
-            fs::remove_dir_all(&trial)?;
             anyhow::Ok(rate)
         },
-        || read_log(&crashed),
+        || read_log(&crash.path),
     )?;
     report.row("recovery, MB of log", &ratios, &note);
     Ok(())
 }
 
-fn recovery_options() -> Options {
-    Options::new().cache_bytes(64 << 20).log_limit_bytes(4 << 30)
-}
-
-/// Runs in a process of its own: exits without closing, as a crash would.
-fn write_log_and_exit(path: &Path, log_mib: u64) -> anyhow::Result<()> {
-    let db = recovery_options().checkpoint_policy(std::sync::Arc::new(Never)).open(path)?;
-    let rows = Rows::load(db, ROWS)?;
-    let mut rng = Rng::with_seed(2);
-    let start = rows.db.stats()?.log.tail;
-    let mut last = start;
-    while last.get() - start.get() < log_mib << 20 {
-        for _ in 0..100 {
-            let txn = rows.db.begin()?;
-            txn.put(&rows.tree, rows.some_key(&mut rng), value(&mut rng))?;
-            last = txn.commit_with(Durability::Relaxed)?;
-        }
-    }
-    rows.db.wait_durable(last)?;
-    std::process::exit(0);
-}
-
-fn recover(path: &Path) -> anyhow::Result<(f64, String)> {
-    let db: Db = recovery_options().open(path)?;
-    let report = db.recovery().clone();
-    ensure!(report.recovered, "there was nothing to recover");
-    db.close()?;
+/// MB of log per second, and what took how long.
+fn described(report: &argali::Report) -> (f64, String) {
     let bytes = report.analysis.bytes.max(report.redo.bytes) as f64;
     let (total, passes) = (report.total_time, [&report.analysis, &report.redo, &report.undo]);
     let [analysis, redo, undo] = passes.map(|pass| pass.time.as_millis());
@@ -260,7 +224,7 @@ fn recover(path: &Path) -> anyhow::Result<(f64, String)> {
         report.redo.records,
         total.as_millis()
     );
-    Ok((bytes / 1e6 / total.as_secs_f64(), text))
+    (bytes / 1e6 / total.as_secs_f64(), text)
 }
 
 fn read_log(path: &Path) -> anyhow::Result<f64> {
@@ -275,20 +239,4 @@ fn read_log(path: &Path) -> anyhow::Result<f64> {
         }
     }
     Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64())
-}
-
-fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            copy_dir(&source, &target)?;
-        } else {
-            fs::copy(&source, &target)?;
-            // What the copy left in the cache must not be written during the measurement.
-            File::open(&target)?.sync_all()?;
-        }
-    }
-    Ok(())
 }
