@@ -28,8 +28,8 @@ use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering};
 use argali_base::{Lsn, PageId, Result};
 use argali_buffer_pool::{BufferPool, PageRead, PageWrite};
 use argali_pager::{HEADER_BYTES, MapLayout, PageBuf, PageKind, PageOp, PageRef};
-use argali_txn::{Edit, Txn, TxnManager, Undo};
-use std::sync::Weak;
+use argali_txn::{CommitLsn, Edit, Txn, TxnManager, Undo};
+use argali_wal::Wal;
 
 use crate::fault::corrupt;
 use crate::heap::Rooms;
@@ -48,8 +48,8 @@ pub(crate) const RESERVE_MAX: usize = 2;
 /// Logged page allocation over the map pages. One per database, shared by its trees.
 pub struct Space {
     pool: Arc<BufferPool>,
-    /// Weak: the manager owns the undo handlers, which own the space.
-    txns: Weak<TxnManager>,
+    wal: Arc<Wal>,
+    commit_lsn: CommitLsn,
     layout: MapLayout,
     state: Mutex<State>,
     rooms: Rooms,
@@ -121,7 +121,8 @@ impl Space {
         let layout = MapLayout::new(pool.pager().options().page_size);
         Ok(Arc::new(Self {
             pool,
-            txns: Arc::downgrade(txns),
+            wal: Arc::clone(txns.wal()),
+            commit_lsn: txns.commit_lsn_reader(),
             layout,
             state: Mutex::new(State::default()),
             rooms: Rooms::default(),
@@ -417,14 +418,14 @@ impl Space {
         page_lsn < self.commit_lsn()
     }
 
-    /// Below it every change is committed and durable; `NONE` once the manager is gone.
+    /// Below it every change is committed and durable.
     pub(crate) fn commit_lsn(&self) -> Lsn {
-        self.txns.upgrade().map_or(Lsn::NONE, |txns| txns.commit_lsn())
+        self.commit_lsn.get()
     }
 
     /// Where the next record goes; greater than every pageLSN.
     pub(crate) fn log_tail(&self) -> Lsn {
-        self.txns.upgrade().map_or(Lsn::NONE, |txns| txns.wal().tail())
+        self.wal.tail()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  base ──► wal ──► pager ──► buffer-pool ──► txn ──► access, recovery ──► engine
-//!  Lsn, PageId, TxnId · codec · Error · Health · Disk/File · sync
+//!  Lsn, PageId, TxnId · codec · Error · Health · Disk/File · sync · Striped
 //! ```
 //!
 //! `base` knows no page contents, no log and no transactions. It is the only crate that names the
@@ -15,9 +15,11 @@ pub mod disk;
 mod error;
 mod health;
 mod id;
+mod stripe;
 pub mod sync;
 
 pub use disk::{Disk, File};
 pub use error::{Error, Result};
 pub use health::Health;
 pub use id::{Lsn, PageId, TxnId};
+pub use stripe::Striped;

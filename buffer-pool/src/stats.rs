@@ -1,10 +1,9 @@
 //! Counters: what `stats` shows, counted so that counting costs the hot path nothing to speak of.
 //!
-//! Hits happen on every core at once. One counter for all would be a cache line that travels with every
-//! page access, so each thread has a stripe, told apart by where its thread-local storage lies, and adds
-//! with a plain load and store. Two threads on one stripe may lose a count: hits are approximate. All
-//! other counters are exact.
+//! Hits happen on every core at once, so they are [`Striped`], and a thread adds with a plain load and
+//! store. Two threads on one stripe may lose a count: hits are approximate. All other counters are exact.
 
+use argali_base::Striped;
 use argali_base::sync::{AtomicU64, Mutex, Ordering};
 
 /// What the pool did since it was made.
@@ -34,15 +33,9 @@ pub struct PoolStats {
     pub last_write_error: Option<String>,
 }
 
-const STRIPES: usize = 64;
-
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Stripe(AtomicU64);
-
 #[derive(Debug)]
 pub(crate) struct Counters {
-    hits: Vec<Stripe>,
+    hits: Striped<AtomicU64>,
     pub(crate) misses: AtomicU64,
     pub(crate) evictions_clean: AtomicU64,
     pub(crate) evictions_dirty: AtomicU64,
@@ -53,20 +46,10 @@ pub(crate) struct Counters {
     last_write_error: Mutex<Option<String>>,
 }
 
-thread_local! {
-    static STRIPE: u8 = const { 0 };
-}
-
-/// Where this thread's storage lies says which stripe it uses.
-fn stripe() -> usize {
-    let address = STRIPE.with(|here| std::ptr::from_ref(here).addr() as u64);
-    (address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - STRIPES.ilog2())) as usize
-}
-
 impl Counters {
     pub(crate) fn new() -> Self {
         Self {
-            hits: std::iter::repeat_with(Stripe::default).take(STRIPES).collect(),
+            hits: Striped::new(|| AtomicU64::new(0)),
             misses: AtomicU64::new(0),
             evictions_clean: AtomicU64::new(0),
             evictions_dirty: AtomicU64::new(0),
@@ -80,7 +63,7 @@ impl Counters {
 
     #[inline]
     pub(crate) fn hit(&self) {
-        let hits = &self.hits[stripe()].0;
+        let hits = self.hits.mine();
         hits.store(hits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
@@ -92,7 +75,7 @@ impl Counters {
     pub(crate) fn snapshot(&self, frames: usize, dirty: usize) -> PoolStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         PoolStats {
-            hits: self.hits.iter().map(|stripe| get(&stripe.0)).sum(),
+            hits: self.hits.iter().map(get).sum(),
             misses: get(&self.misses),
             evictions_clean: get(&self.evictions_clean),
             evictions_dirty: get(&self.evictions_dirty),

@@ -148,7 +148,7 @@ impl Db {
         disk: Arc<dyn Disk>,
         options: BackupOptions<'_>,
     ) -> Result<BackupReport> {
-        let _open = self.0.busy()?;
+        let _open = self.0.enter()?;
         let _lock = take_lock(disk.as_ref())?;
         check_free(disk.as_ref(), MANIFEST_TMP)?;
         Manifest::begin(disk.as_ref())?;

@@ -1,14 +1,15 @@
 //! The database handle and the composition root behind it.
 //!
 //! ```text
-//!  Db, Write, Read ──► Shared ──► Engine ◄── background threads
-//!   (any number)       lock file    control, wal, pager, pool, txns, space, catalog, checkpointer
-//!                      threads
+//!  Db, Write, Read ──► lanes, one a thread ──► Shared ──► Engine ◄── background threads
+//!   (any number)                               lock file    control, wal, pager, pool, txns, space,
+//!                                              threads      catalog, checkpointer
 //! ```
 //!
 //! Two layers, because two things end at different times. [`Shared`] lives as long as somebody holds a
 //! handle; dropping it *is* the shutdown. [`Engine`] is what threads work on; it must not keep the
-//! database alive, or it would never shut down. Nothing else in the workspace names both access methods
+//! database alive, or it would never shut down. A transaction holds [`Shared`] through the [`Lane`] of its
+//! thread, so that begin and end of two threads do not write one reference count. Nothing else in the workspace names both access methods
 //! and recovery: the parts meet here and only here.
 
 use std::collections::HashMap;
@@ -17,8 +18,8 @@ use std::time::Duration;
 
 use argali_access::{Pending, Structure};
 use argali_base::disk::DiskLock;
-use argali_base::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Clock, Mutex, Ordering, thread};
-use argali_base::{Error, Lsn, Result, TxnId};
+use argali_base::sync::{Arc, AtomicBool, AtomicU64, Clock, Mutex, Ordering, thread};
+use argali_base::{Error, Lsn, Result, Striped, TxnId};
 use argali_recovery::{CheckpointPolicy, CheckpointReport, Checkpointer, Flush, Report};
 use argali_txn::{Durability, Isolation, TxnOptions};
 
@@ -37,14 +38,21 @@ use crate::write::Write;
 
 /// A database. Clone, send and share it; the last handle (transactions count) shuts it down cleanly.
 #[derive(Clone)]
-pub struct Db(pub(crate) Arc<Shared>);
+pub struct Db(pub(crate) Arc<Lanes>);
+
+/// The ways into one opening; derefs to what is behind them.
+pub(crate) struct Lanes(Striped<Arc<Lane>>);
+
+/// What the transactions of one thread hold while they are open: the others hold other lanes.
+pub(crate) struct Lane {
+    shared: Arc<Shared>,
+}
 
 /// What all handles of one opening share; its drop is the shutdown.
 pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
     background: Mutex<Option<Background>>,
     closed: AtomicBool,
-    sessions: AtomicUsize,
     /// Released after everything was written, so that the next holder meets a closed database.
     lock: Mutex<Option<Box<dyn DiskLock>>>,
     /// Where a temporary database lives; the last field, removed after all else is gone.
@@ -179,7 +187,6 @@ impl Shared {
             engine,
             background: Mutex::new(background),
             closed: AtomicBool::new(false),
-            sessions: AtomicUsize::new(0),
             lock: Mutex::new(lock),
             _directory: directory,
         })
@@ -190,21 +197,6 @@ impl Shared {
             return Err(Error::Closed);
         }
         self.engine.health.check()
-    }
-
-    /// Keeps [`Db::close`] from ending the database under work that is no transaction.
-    pub(crate) fn busy(&self) -> Result<Busy<'_>> {
-        self.check_open()?;
-        self.session_begins();
-        Ok(Busy(self))
-    }
-
-    pub(crate) fn session_begins(&self) {
-        self.sessions.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn session_ends(&self) {
-        self.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Ends background work and writes everything, once; later calls find nothing to do.
@@ -225,12 +217,31 @@ impl Shared {
     }
 }
 
-/// Guard of [`Shared::busy`].
-pub(crate) struct Busy<'s>(&'s Shared);
+impl Deref for Lane {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
 
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.session_ends();
+impl Deref for Lanes {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        self.0.mine()
+    }
+}
+
+impl Lanes {
+    /// That of this thread. While a clone of it lives, [`Db::close`] does not end the database.
+    pub(crate) fn enter(&self) -> Result<Arc<Lane>> {
+        let lane = self.0.mine();
+        lane.check_open()?;
+        Ok(Arc::clone(lane))
+    }
+
+    /// How many clones are about.
+    fn entered(&self) -> usize {
+        self.0.iter().map(|lane| Arc::strong_count(lane) - 1).sum()
     }
 }
 
@@ -275,9 +286,15 @@ impl Db {
         Ok(Read::new(self.session(isolation)?))
     }
 
+    /// The handle of what was opened.
+    pub(crate) fn new(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
+        Self(Arc::new(Lanes(Striped::new(|| Arc::new(Lane { shared: Arc::clone(&shared) })))))
+    }
+
     fn session(&self, isolation: Isolation) -> Result<Session> {
-        self.0.check_open()?;
-        let engine = &self.0.engine;
+        let lane = self.0.enter()?;
+        let engine = &lane.engine;
         engine.inline_steps();
         let lock_timeout = engine.options.lock_timeout;
         let options = || TxnOptions { isolation, lock_timeout };
@@ -288,7 +305,7 @@ impl Db {
             }
             begun => begun,
         }?;
-        Ok(Session::new(Arc::clone(&self.0), txn))
+        Ok(Session::new(lane, txn))
     }
 
     /// Runs `body` in a transaction and commits it. After a deadlock or a lock timeout it runs again, with
@@ -344,7 +361,7 @@ impl Db {
     /// nothing; other clones of this handle get [`Error::Closed`] from then on. Transactions in doubt may stay
     /// so: the next open takes their locks again, for which it goes through a (short) restart.
     pub fn close(self) -> Result<()> {
-        let open = self.0.sessions.load(Ordering::Acquire);
+        let open = self.0.entered();
         if open > 0 {
             let why = format!("{open} transactions or backups are still open");
             return Err(Error::Invalid { what: "close", why });

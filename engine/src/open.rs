@@ -95,7 +95,7 @@ impl Options {
         }
         let lock = disk.lock_shared(LOCK).map_err(in_use)?;
         let engine = Stack::open(self, &disk, Access::ReadOnly)?.read_only()?;
-        Ok(Db(Arc::new(Shared::new(engine, lock, None)?)))
+        Ok(Db::new(Shared::new(engine, lock, None)?))
     }
 
     pub(crate) fn directory(&self, path: &Path, create: bool) -> Result<Arc<dyn Disk>> {
@@ -121,7 +121,7 @@ impl Options {
             Found::Database => Stack::open(self, disk, Access::ReadWrite)?.restart(observer)?,
             Found::Nothing | Found::Unfinished => create(self, disk)?,
         };
-        Ok(Db(Arc::new(Shared::new(engine, Some(lock), directory)?)))
+        Ok(Db::new(Shared::new(engine, Some(lock), directory)?))
     }
 
     pub(crate) fn pager_options(&self, control: &Control) -> Result<PagerOptions> {

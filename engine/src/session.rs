@@ -24,14 +24,14 @@ use argali_base::{Error, Lsn, Result, TxnId};
 use argali_txn::{Durability, LockMode, LockName, Prepared, Savepoint, Txn};
 
 use crate::catalog;
-use crate::db::{Counters, Engine, Shared};
+use crate::db::{Counters, Engine, Lane, Shared};
 use crate::handle::Handle;
 use crate::prepared::Undecided;
 use crate::tree::Tree;
 
 /// One transaction of the facade.
 pub(crate) struct Session {
-    shared: Arc<Shared>,
+    shared: Arc<Lane>,
     id: TxnId,
     state: Mutex<State>,
 }
@@ -77,8 +77,7 @@ struct EffectsMark {
 }
 
 impl Session {
-    pub(crate) fn new(shared: Arc<Shared>, txn: Txn) -> Self {
-        shared.session_begins();
+    pub(crate) fn new(shared: Arc<Lane>, txn: Txn) -> Self {
         let id = txn.id();
         let effects = Effects::default();
         let state = State { txn: Some(txn), failed: None, wrote: false, effects };
@@ -244,8 +243,8 @@ impl Session {
         result
     }
 
-    pub(crate) fn commit(self, durability: Durability) -> Result<Lsn> {
-        let mut state = self.state.lock();
+    pub(crate) fn commit(mut self, durability: Durability) -> Result<Lsn> {
+        let state = self.state.get_mut();
         if let Some(cause) = state.failed.clone() {
             return Err(Error::TxnFailed { cause });
         }
@@ -262,8 +261,8 @@ impl Session {
     }
 
     /// Ends a transaction that changed nothing: waits until all it may have seen is durable.
-    pub(crate) fn finish(self) -> Result<()> {
-        let mut state = self.state.lock();
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let state = self.state.get_mut();
         if let Some(cause) = state.failed.clone() {
             return Err(Error::TxnFailed { cause });
         }
@@ -271,7 +270,7 @@ impl Session {
         txn.commit(Durability::Sync).map(|_| ())
     }
 
-    pub(crate) fn abort(self) -> Result<()> {
+    pub(crate) fn abort(mut self) -> Result<()> {
         self.roll_back()
     }
 
@@ -294,8 +293,8 @@ impl Session {
         Ok(())
     }
 
-    fn roll_back(&self) -> Result<()> {
-        let mut state = self.state.lock();
+    fn roll_back(&mut self) -> Result<()> {
+        let state = self.state.get_mut();
         let Some(txn) = state.txn.take() else { return Ok(()) };
         let effects = std::mem::take(&mut state.effects);
         if state.wrote {
@@ -345,7 +344,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         // A failed rollback is tried again in the background; nobody is here to tell.
         let _ = self.roll_back();
-        self.shared.session_ends();
     }
 }
 

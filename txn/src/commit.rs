@@ -18,12 +18,12 @@
 //! `End` is appended, not forced. Without it restart would only find a committed transaction with
 //! nothing to do. System transactions do not wait: their changes matter only to records behind them.
 
-use argali_base::sync::Arc;
 use argali_base::{Error, Lsn, Result};
 use argali_wal::{Body, Record, TxnState};
 
+use crate::manager::TxnCore;
 use crate::txn::{Kind, Mode};
-use crate::{Durability, Txn, TxnManager};
+use crate::{Durability, Txn};
 
 impl Txn {
     /// Appends the commit record, releases the locks (early), waits as `durability` says. Returns the
@@ -64,10 +64,10 @@ impl Txn {
     /// Nothing was written; but what was read must not be told before it is durable.
     fn finish_reading(&mut self, durability: Durability) -> Result<Lsn> {
         self.release_locks(Lsn::NONE);
-        let (manager, horizon) = (Arc::clone(&self.manager), self.horizon);
+        let horizon = self.horizon;
         self.retire();
         if !horizon.is_none() {
-            manager.wait_durable(horizon, durability)?;
+            self.manager.wait_durable(horizon, durability)?;
         }
         Ok(horizon)
     }
@@ -128,13 +128,15 @@ impl Txn {
     pub(crate) fn retire(&mut self) {
         self.space.release(&self.manager.wal);
         let mut kit = self.kit.take().expect("a transaction retires once");
-        kit.slot.lock().free();
+        if self.is_in_table() {
+            kit.slot.lock().free();
+        }
         kit.savepoints.clear();
         self.manager.recycle(kit);
     }
 }
 
-impl TxnManager {
+impl TxnCore {
     /// Waits until the record at `lsn` is durable, as `durability` says.
     pub(crate) fn wait_durable(&self, lsn: Lsn, durability: Durability) -> Result<()> {
         if self.mutations().no_force_at_commit || self.wal.durable().covers(lsn) {

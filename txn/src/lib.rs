@@ -12,7 +12,7 @@
 //!
 //! | part | file |
 //! | --- | --- |
-//! | the shared side, begin | `manager.rs` |
+//! | the shared side, begin | `manager.rs`, `lane.rs` |
 //! | one transaction, `update` | `txn.rs` |
 //! | commit, early lock release | `commit.rs` |
 //! | savepoints, abort | `rollback.rs` |
@@ -29,6 +29,7 @@
 //! fit), choosing the cheapest deadlock victim.
 
 mod commit;
+mod lane;
 mod lock;
 mod locking;
 mod manager;
@@ -47,12 +48,13 @@ pub use argali_wal::{Owner, Undo};
 pub use lock::{Blocked, Gap, KeyMode, LockMode, LockName, LockStats, Term};
 #[doc(hidden)]
 pub use lock::{Granted, LockOptions, LockTable, Request, Waiter};
-pub use manager::TxnManager;
+pub use manager::{TxnCore, TxnManager};
 #[doc(hidden)]
 pub use options::Mutations;
 pub use options::{Durability, Isolation, TxnOptions};
 pub use prepare::Prepared;
 pub use rollback::Savepoint;
+pub use table::CommitLsn;
 pub use txn::{Edit, Txn};
 pub use undo::{LogicalUndo, UndoHandlers, Undone};
 pub use vote::{GID_BYTES_MAX, Vote};

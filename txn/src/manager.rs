@@ -1,10 +1,9 @@
 //! The transaction manager: what all transactions of one database share.
 //!
 //! ```text
-//!             ┌── transaction table   who has records in the log, where each chain stands
-//!  TxnManager ┼── lock table          who holds what
-//!             ├── undo handlers       how access methods take things back
-//!             └── kits                buffers that go from transaction to transaction
+//!                  one a thread              ┌── transaction table   who has records in the log
+//!  TxnManager ──► lanes (lane.rs) ──► TxnCore ┼── lock table          who holds what
+//!                                             └── undo handlers       how access methods take back
 //! ```
 //!
 //! It starts transactions and knows of them; what a transaction does is in [`Txn`]. It names no access
@@ -12,36 +11,41 @@
 //! log and the manager needs the tree to undo.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::OnceLock;
 
 use argali_base::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
-use argali_base::{Lsn, Result, TxnId};
+use argali_base::{Lsn, Result, Striped, TxnId};
 use argali_buffer_pool::BufferPool;
 use argali_wal::{ActiveTxn, Owner, TxnState, Wal};
 
+use crate::lane::Lane;
 use crate::lock::{Blocked, LockOptions, LockTable};
 use crate::options::Mutations;
 use crate::rollback::Stranded;
 use crate::space::Rates;
-use crate::table::TxnTable;
-use crate::txn::{Kind, Kit};
+use crate::table::{CommitLsn, TxnTable};
+use crate::txn::Kind;
 use crate::{LockStats, LogicalUndo, Txn, TxnOptions, UndoHandlers};
 
 /// Locks on keys of one tree, by default, for which a transaction tries to lock the tree: about half a
 /// megabyte of them.
 const ESCALATE_AT: usize = 5000;
 
-/// What all transactions of one database share.
+/// Where the transactions of one database begin; derefs to what they share.
 pub struct TxnManager {
+    core: Arc<TxnCore>,
+    lanes: Striped<Arc<Lane>>,
+}
+
+/// What all transactions of one database share.
+pub struct TxnCore {
     pub(crate) wal: Arc<Wal>,
     pub(crate) pool: Arc<BufferPool>,
     pub(crate) table: TxnTable,
     pub(crate) locks: LockTable,
     pub(crate) rates: Rates,
     handlers: RwLock<Option<UndoHandlers>>,
-    /// Boxed, because a kit moves between here and its transaction all the time.
-    #[allow(clippy::vec_box)]
-    kits: Mutex<Vec<Box<Kit>>>,
     /// Greatest commit LSN whose locks went before it was durable.
     horizon: AtomicU64,
     /// Serial of the next savepoint, of whatever transaction.
@@ -53,26 +57,82 @@ pub struct TxnManager {
     mutations: OnceLock<Mutations>,
 }
 
+impl Deref for TxnManager {
+    type Target = TxnCore;
+    fn deref(&self) -> &TxnCore {
+        &self.core
+    }
+}
+
 impl TxnManager {
     /// A manager that hands out ids from `next_txn` on.
     pub fn new(wal: Arc<Wal>, pool: Arc<BufferPool>, next_txn: u64) -> Arc<Self> {
+        let core = Arc::new(TxnCore::new(wal, pool, next_txn));
+        let lanes = Striped::new(|| Arc::new(Lane::new(&core)));
+        Arc::new(Self { core, lanes })
+    }
+
+    /// Starts a transaction. Logs nothing and takes no log space: the first
+    /// [`admit`](Txn::admit) also sets aside what it takes to end it, so a transaction that
+    /// only reads works when the log is full.
+    pub fn begin(&self, options: TxnOptions) -> Result<Txn> {
+        Ok(self.lane().begin(Kind::User, options))
+    }
+
+    /// A transaction of the engine itself: takes no locks, commits without forcing.
+    pub fn begin_system(&self) -> Result<Txn> {
+        Ok(self.lane().begin(Kind::System, TxnOptions::default()))
+    }
+
+    /// Restart only: a loser from the transaction table, in compensating mode. Undo it record by record
+    /// with [`undo_one`](TxnCore::undo_one) and end it with [`abort`](Txn::abort). Dropping it does
+    /// nothing: the restart failed, and the next one will find the loser again.
+    ///
+    /// # Panics
+    /// When `loser` is not running: it is none.
+    pub fn adopt(&self, loser: ActiveTxn) -> Txn {
+        assert_eq!(loser.state, TxnState::Running, "{} is no loser", loser.txn);
+        self.resume(&loser, Kind::Loser)
+    }
+
+    /// A transaction that a restart found in the table.
+    pub(crate) fn resume(&self, found: &ActiveTxn, kind: Kind) -> Txn {
+        self.raise_next_txn(found.txn.get() + 1);
+        let mut txn = self.lane().resume(found.txn, kind);
+        txn.chain_mut().resume(found);
+        txn
+    }
+
+    /// Restart only: ids below `next` are in the log already.
+    pub fn raise_next_txn(&self, next: u64) {
+        self.table.raise_next_txn(next);
+        self.lanes.iter().for_each(|lane| lane.drop_ids());
+    }
+
+    /// That of this thread.
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        self.lanes.mine()
+    }
+}
+
+impl TxnCore {
+    fn new(wal: Arc<Wal>, pool: Arc<BufferPool>, next_txn: u64) -> Self {
         let pager = pool.pager().options();
         let rates = Rates::new(pager.torn_pages, pager.page_size.bytes());
-        Arc::new(Self {
+        Self {
             table: TxnTable::new(next_txn),
             locks: LockTable::new(&LockOptions::default(), wal.health().clone()),
             wal,
             pool,
             rates,
             handlers: RwLock::new(None),
-            kits: Mutex::new(Vec::new()),
             horizon: AtomicU64::new(0),
             next_savepoint: AtomicU64::new(0),
             escalate_at: AtomicUsize::new(ESCALATE_AT),
             escalations: AtomicU64::new(0),
             stranded: Mutex::new(Vec::new()),
             mutations: OnceLock::new(),
-        })
+        }
     }
 
     /// Set once by the engine (access methods need the manager first, the manager needs their undo).
@@ -113,44 +173,6 @@ impl TxnManager {
         &self.pool
     }
 
-    /// Starts a transaction. Logs nothing and takes no log space: the first
-    /// [`admit`](Txn::admit) also sets aside what it takes to end it, so a transaction that
-    /// only reads works when the log is full.
-    pub fn begin(self: &Arc<Self>, options: TxnOptions) -> Result<Txn> {
-        Ok(self.start(self.table.take_id(), Kind::User, options))
-    }
-
-    /// A transaction of the engine itself: takes no locks, commits without forcing.
-    pub fn begin_system(self: &Arc<Self>) -> Result<Txn> {
-        Ok(self.start(self.table.take_id(), Kind::System, TxnOptions::default()))
-    }
-
-    /// Restart only: a loser from the transaction table, in compensating mode. Undo it record by record
-    /// with [`undo_one`](Self::undo_one) and end it with [`abort`](Txn::abort). Dropping it does
-    /// nothing: the restart failed, and the next one will find the loser again.
-    ///
-    /// # Panics
-    /// When `loser` is not running: it is none.
-    pub fn adopt(self: &Arc<Self>, loser: ActiveTxn) -> Txn {
-        assert_eq!(loser.state, TxnState::Running, "{} is no loser", loser.txn);
-        self.table.raise_next_txn(loser.txn.get() + 1);
-        let txn = self.start(loser.txn, Kind::Loser, TxnOptions::default());
-        txn.kit().slot.lock().resume(&loser);
-        txn
-    }
-
-    pub(crate) fn start(self: &Arc<Self>, id: TxnId, kind: Kind, options: TxnOptions) -> Txn {
-        let kit = self.kits.lock().pop();
-        let kit = kit.unwrap_or_else(|| Box::new(Kit::new(self.table.add_slot())));
-        kit.slot.lock().txn = id;
-        Txn::new(Arc::clone(self), id, kind, (options, kit))
-    }
-
-    /// Takes a kit back from a transaction that ended; its slot is free.
-    pub(crate) fn recycle(&self, kit: Box<Kit>) {
-        self.kits.lock().push(kit);
-    }
-
     /// Transaction table: every transaction with a record in the log replaces what `out` held. Entries are
     /// locked one by one.
     pub fn active(&self, out: &mut Vec<ActiveTxn>) {
@@ -162,6 +184,11 @@ impl TxnManager {
     /// 1990). One load; may lag behind, is never too high.
     pub fn commit_lsn(&self) -> Lsn {
         self.table.commit_lsn()
+    }
+
+    /// [`commit_lsn`](Self::commit_lsn) for whoever must not keep the manager alive.
+    pub fn commit_lsn_reader(&self) -> CommitLsn {
+        self.table.commit_lsn_reader()
     }
 
     /// Computes [`commit_lsn`](Self::commit_lsn) anew. Transactions that end do so themselves; after a restart,
@@ -182,11 +209,6 @@ impl TxnManager {
     /// Every id below this may be in use.
     pub fn next_txn(&self) -> u64 {
         self.table.next_txn()
-    }
-
-    /// Restart only: ids below `next` are in the log already.
-    pub fn raise_next_txn(&self, next: u64) {
-        self.table.raise_next_txn(next);
     }
 
     pub(crate) fn take_savepoint_serial(&self) -> u64 {

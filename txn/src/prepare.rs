@@ -28,7 +28,7 @@ use argali_wal::{ActiveTxn, Body, Changes, Record, TxnState};
 use crate::lock::{Request, Term};
 use crate::txn::{Kind, Mode};
 use crate::vote::{PIECE_BYTES, check_gid};
-use crate::{Durability, LockMode, LockName, Txn, TxnManager, TxnOptions, Vote};
+use crate::{Durability, LockMode, LockName, Txn, TxnManager, Vote};
 
 /// A transaction in doubt. Dropping it decides nothing: it stays in the table, with its locks, and the next
 /// restart finds it again.
@@ -190,12 +190,10 @@ impl TxnManager {
     ///
     /// # Errors
     /// `Corrupt` when its vote is damaged, or names locks that another transaction in doubt holds.
-    pub fn adopt_prepared(self: &Arc<Self>, active: ActiveTxn) -> Result<Prepared> {
+    pub fn adopt_prepared(&self, active: ActiveTxn) -> Result<Prepared> {
         let vote = Vote::read(&self.wal, &active)?;
-        self.table.raise_next_txn(active.txn.get() + 1);
-        let mut txn = self.start(active.txn, Kind::User, TxnOptions::default());
+        let mut txn = self.resume(&active, Kind::User);
         txn.mode = Mode::InDoubt;
-        txn.kit().slot.lock().resume(&active);
         txn.space.restore(&self.wal, vote.reserve_bytes)?;
         if !self.mutations().forget_prepared_locks {
             txn.lock_again(&vote, active.last)?;

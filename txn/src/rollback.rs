@@ -52,13 +52,14 @@ impl Stranded {
 impl TxnManager {
     /// Tries every stranded rollback once more: the body of a background step. Returns those that are over
     /// now. A poisoned database tries nothing.
-    pub fn retry_stranded(self: &Arc<Self>) -> Vec<TxnId> {
+    pub fn retry_stranded(&self) -> Vec<TxnId> {
         let mut over = Vec::new();
         if self.is_poisoned() {
             return over;
         }
         for Stranded { id, kind, options, kit, space, .. } in self.take_stranded() {
-            let mut txn = Txn::new(Arc::clone(self), id, kind, (options, kit));
+            let mut txn = Txn::new(Arc::clone(self.lane()), id, kind, (options, kit));
+            drop(txn.chain_mut());
             txn.space = space;
             if txn.take_back().is_ok() {
                 over.push(id);

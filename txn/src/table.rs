@@ -27,6 +27,8 @@
 //! A committed transaction stays in the table until its commit is durable, so what is below `Commit_LSN`
 //! needs no horizon (relaxed commits never give one).
 
+use std::ops::Range;
+
 use argali_base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
 use argali_base::{Lsn, TxnId};
 use argali_wal::{ActiveTxn, TxnState};
@@ -90,11 +92,23 @@ impl Slot {
     }
 }
 
+/// `Commit_LSN`, to be read by whoever asks for it again and again. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct CommitLsn(Arc<AtomicU64>);
+
+impl CommitLsn {
+    /// Below it every change is committed for good.
+    #[inline]
+    pub fn get(&self) -> Lsn {
+        Lsn::new(self.0.load(Ordering::Acquire))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct TxnTable {
     slots: RwLock<Vec<Arc<Slot>>>,
     next_txn: AtomicU64,
-    commit_lsn: AtomicU64,
+    commit_lsn: CommitLsn,
     /// The transaction that holds `commit_lsn` back; 0 when nobody did at the last scan.
     holder: AtomicU64,
     scanning: Mutex<()>,
@@ -106,7 +120,7 @@ impl TxnTable {
             slots: RwLock::new(Vec::new()),
             // Id 0 is `TxnId::NONE`.
             next_txn: AtomicU64::new(next_txn.max(1)),
-            commit_lsn: AtomicU64::new(0),
+            commit_lsn: CommitLsn::default(),
             holder: AtomicU64::new(0),
             scanning: Mutex::new(()),
         }
@@ -119,9 +133,10 @@ impl TxnTable {
         slot
     }
 
-    /// A transaction id nobody had before.
-    pub(crate) fn take_id(&self) -> TxnId {
-        TxnId::new(self.next_txn.fetch_add(1, Ordering::Relaxed))
+    /// `count` transaction ids nobody had before.
+    pub(crate) fn take_ids(&self, count: u64) -> Range<u64> {
+        let first = self.next_txn.fetch_add(count, Ordering::Relaxed);
+        first..first + count
     }
 
     /// Hands out no id below `next`: the log has them already.
@@ -145,7 +160,11 @@ impl TxnTable {
     }
 
     pub(crate) fn commit_lsn(&self) -> Lsn {
-        Lsn::new(self.commit_lsn.load(Ordering::Acquire))
+        self.commit_lsn.get()
+    }
+
+    pub(crate) fn commit_lsn_reader(&self) -> CommitLsn {
+        self.commit_lsn.clone()
     }
 
     /// `txn`, which has records, has freed its slot.
@@ -168,7 +187,7 @@ impl TxnTable {
             self.holder.store(chain.txn.get(), Ordering::Release);
         }
         let bound = oldest.map_or(tail, |chain| chain.first.min(tail));
-        self.commit_lsn.fetch_max(bound.get(), Ordering::Release);
+        self.commit_lsn.0.fetch_max(bound.get(), Ordering::Release);
     }
 }
 
@@ -176,8 +195,12 @@ impl TxnTable {
 mod tests {
     use super::*;
 
+    fn take_id(table: &TxnTable) -> TxnId {
+        TxnId::new(table.take_ids(1).start)
+    }
+
     fn begin(table: &TxnTable) -> (TxnId, Arc<Slot>) {
-        let (id, slot) = (table.take_id(), table.add_slot());
+        let (id, slot) = (take_id(table), table.add_slot());
         slot.lock().txn = id;
         (id, slot)
     }
@@ -229,10 +252,10 @@ mod tests {
     #[test]
     fn ids_from_the_log_are_not_used_again() {
         let table = TxnTable::new(0);
-        assert_eq!(table.take_id(), TxnId::new(1));
+        assert_eq!(table.take_ids(3), 1..4);
         table.raise_next_txn(40);
         table.raise_next_txn(7);
-        assert_eq!(table.take_id(), TxnId::new(40));
+        assert_eq!((table.take_ids(2), table.next_txn()), (40..42, 42));
     }
 
     #[test]
@@ -253,7 +276,7 @@ mod model {
 
     /// Begins, logs two records, ends. The log is a counter.
     fn writer(table: &TxnTable, slot: &Slot, log: &AtomicU64) {
-        let id = table.take_id();
+        let id = TxnId::new(table.take_ids(1).start);
         slot.lock().txn = id;
         for _ in 0..2 {
             let bound = table.commit_lsn();

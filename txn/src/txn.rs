@@ -24,17 +24,18 @@
 //! A warm transaction allocates nothing: buffers, lock list and table slot are its [`Kit`], which goes
 //! back to the manager when it ends.
 
-use argali_base::sync::Arc;
+use argali_base::sync::{Arc, MutexGuard};
 use argali_base::{Lsn, Result, TxnId};
 use argali_buffer_pool::PageWrite;
 use argali_pager::PageOp;
 use argali_wal::{Body, Changes, ChangesBuilder, Record, RecordBuf, Undo};
 
+use crate::lane::Lane;
 use crate::lock::{HeldLocks, Waiter};
 use crate::nested::Nested;
 use crate::space::LogSpace;
-use crate::table::Slot;
-use crate::{Isolation, TxnManager, TxnOptions};
+use crate::table::{Chain, Slot};
+use crate::{Isolation, TxnOptions};
 
 /// Operations on one latched page, logged together with the others of the same `update`.
 pub struct Edit<'g, 'p, 'o> {
@@ -46,7 +47,8 @@ pub struct Edit<'g, 'p, 'o> {
 
 /// One transaction. Dropping it aborts it.
 pub struct Txn {
-    pub(crate) manager: Arc<TxnManager>,
+    /// The manager, by the lane it began on.
+    pub(crate) manager: Arc<Lane>,
     pub(crate) id: TxnId,
     pub(crate) kind: Kind,
     pub(crate) options: TxnOptions,
@@ -59,6 +61,8 @@ pub struct Txn {
     /// Why it can only be aborted.
     pub(crate) failed: Option<String>,
     pub(crate) nested: Nested,
+    /// Whether its slot in the table is in use: from the first admission on, or since a restart.
+    in_table: bool,
 }
 
 /// Who runs the transaction.
@@ -111,7 +115,7 @@ impl Kit {
 
 impl Txn {
     pub(crate) fn new(
-        manager: Arc<TxnManager>,
+        manager: Arc<Lane>,
         id: TxnId,
         kind: Kind,
         (options, kit): (TxnOptions, Box<Kit>),
@@ -131,6 +135,7 @@ impl Txn {
             mode,
             failed: None,
             nested: Nested::default(),
+            in_table: false,
         }
     }
 
@@ -160,7 +165,23 @@ impl Txn {
 
     /// Its last record, `NONE` while it has none.
     pub fn last_lsn(&self) -> Lsn {
-        self.kit().slot.lock().last
+        if self.in_table { self.kit().slot.lock().last } else { Lsn::NONE }
+    }
+
+    /// Whether it may have records: if not, its slot in the table is free.
+    pub(crate) fn is_in_table(&self) -> bool {
+        self.in_table
+    }
+
+    /// Its slot in the table, taken into use.
+    pub(crate) fn chain_mut(&mut self) -> MutexGuard<'_, Chain> {
+        let mut chain =
+            self.kit.as_deref().expect("a transaction keeps its kit until it ends").slot.lock();
+        if !self.in_table {
+            chain.txn = self.id;
+            self.in_table = true;
+        }
+        chain
     }
 
     /// Whether this transaction is undoing (rollback or restart).
@@ -173,6 +194,9 @@ impl Txn {
     /// plus the CLR's. It replaces what an earlier admission left. In compensating mode it draws on the
     /// transaction's reserve and never fails for space.
     pub fn admit(&mut self, payload: usize, pages: usize) -> Result<()> {
+        if !self.in_table {
+            drop(self.chain_mut());
+        }
         let manager = &self.manager;
         let demand = (manager.rates, payload, pages);
         if self.mode == Mode::Forward {

@@ -29,8 +29,9 @@ use argali_base::{Error, Lsn, PageId, Result};
 use argali_pager::OpList;
 use argali_wal::{Body, Changes, Owner, RecordBuf, Undo};
 
+use crate::manager::TxnCore;
 use crate::txn::Mode;
-use crate::{Edit, Txn, TxnManager};
+use crate::{Edit, Txn};
 
 /// What an access method owes recovery: to take an action back by meaning, wherever the data is now.
 pub trait LogicalUndo: Send + Sync {
@@ -77,7 +78,7 @@ pub struct Undone {
     pub undo_next: Lsn,
 }
 
-impl TxnManager {
+impl TxnCore {
     /// Takes back one record of `txn`: the one undo for rollback, savepoints and restart. After an error
     /// it may be called again; what was done stays done.
     ///
@@ -142,7 +143,7 @@ impl TxnManager {
 impl Txn {
     /// Next record to undo.
     pub(crate) fn undo_next(&self) -> Lsn {
-        self.kit().slot.lock().undo_next
+        if self.is_in_table() { self.kit().slot.lock().undo_next } else { Lsn::NONE }
     }
 
     /// Leaves the record at `lsn` as it is.
