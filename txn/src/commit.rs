@@ -21,6 +21,7 @@
 use argali_base::{Error, Lsn, Result};
 use argali_wal::{Body, Record, TxnState};
 
+use crate::lock::LockTable;
 use crate::manager::TxnCore;
 use crate::txn::{Kind, Mode};
 use crate::{Durability, Txn};
@@ -120,7 +121,12 @@ impl Txn {
     pub(crate) fn release_locks(&mut self, commit: Lsn) {
         let Self { manager, kit, id, .. } = self;
         if let Some(kit) = kit {
-            kit.held.take_all(|name| manager.locks.release(*id, name, commit));
+            let weak = &kit.weak;
+            kit.held.take_all(|name, mode| {
+                if !LockTable::forget(weak, name, mode) {
+                    manager.locks.release(*id, name, commit);
+                }
+            });
         }
     }
 

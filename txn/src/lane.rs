@@ -79,7 +79,7 @@ impl Lane {
     }
 
     fn new_kit(&self) -> Box<Kit> {
-        Box::new(Kit::new(self.core.table.add_slot()))
+        Box::new(Kit::new(self.core.table.add_slot(), self.core.locks.add_list()))
     }
 }
 

@@ -47,7 +47,7 @@ pub use argali_wal::{Owner, Undo};
 
 pub use lock::{Blocked, Gap, KeyMode, LockMode, LockName, LockStats, Term};
 #[doc(hidden)]
-pub use lock::{Granted, LockOptions, LockTable, Request, Waiter};
+pub use lock::{Granted, LockOptions, LockTable, Request, Waiter, WeakList, WeakMutations};
 pub use manager::{TxnCore, TxnManager};
 #[doc(hidden)]
 pub use options::Mutations;

@@ -18,8 +18,8 @@
 //! - **L4** Nobody waits for a lock under a latch (the caller's duty; `try_lock` is safe there).
 //!
 //! Reading order: [`mode`] (the tables), [`queue`] (who is granted next), [`partition`] (many queues, and
-//! early release), [`table`] (waiting), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own
-//! list).
+//! early release), [`table`] (waiting), [`weak`] (locks kept out of the table), [`deadlock`] (the wait-for
+//! graph), [`held`] (one transaction's own list).
 //!
 //! Left out: locks on pages or ranges of keys, and going back from a lock on a tree to locks on its keys.
 
@@ -30,6 +30,7 @@ mod partition;
 mod queue;
 mod request;
 mod table;
+mod weak;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -39,6 +40,7 @@ pub(crate) use held::HeldLocks;
 pub use mode::{Gap, KeyMode, LockMode};
 pub use request::{Granted, Request, Waiter};
 pub use table::{LockOptions, LockTable};
+pub use weak::{WeakList, WeakMutations};
 
 /// What can be locked. Keys are named by hash: two keys with one hash only wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,7 +15,7 @@
 
 use argali_base::{Lsn, Result};
 
-use crate::lock::{Granted, Request, Term};
+use crate::lock::{Granted, LockTable, Request, Term};
 use crate::txn::Kind;
 use crate::{LockMode, LockName, Txn};
 
@@ -89,7 +89,8 @@ impl Txn {
 
     /// Gives one lock back early (read committed). Does nothing when it is not held.
     pub fn unlock(&mut self, name: LockName) {
-        if self.kit_mut().held.remove(name) {
+        let Some(mode) = self.kit_mut().held.remove(name) else { return };
+        if !LockTable::forget(&self.kit().weak, name, mode) {
             self.manager.locks.release(self.id, name, Lsn::NONE);
         }
     }
@@ -134,7 +135,9 @@ impl Txn {
     }
 
     pub(crate) fn try_acquire(&mut self, request: &Request) -> bool {
-        let granted = self.manager.locks.try_acquire(request);
+        let locks = &self.manager.locks;
+        let granted = locks.try_note(&self.kit().weak, request);
+        let granted = granted.or_else(|| locks.try_acquire(request));
         if let Some(granted) = granted {
             self.note(request, granted);
         }

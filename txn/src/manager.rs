@@ -46,8 +46,6 @@ pub struct TxnCore {
     pub(crate) locks: LockTable,
     pub(crate) rates: Rates,
     handlers: RwLock<Option<UndoHandlers>>,
-    /// Greatest commit LSN whose locks went before it was durable.
-    horizon: AtomicU64,
     /// Serial of the next savepoint, of whatever transaction.
     next_savepoint: AtomicU64,
     /// Locks on keys of one tree for which a transaction tries to lock the tree.
@@ -126,7 +124,6 @@ impl TxnCore {
             pool,
             rates,
             handlers: RwLock::new(None),
-            horizon: AtomicU64::new(0),
             next_savepoint: AtomicU64::new(0),
             escalate_at: AtomicUsize::new(ESCALATE_AT),
             escalations: AtomicU64::new(0),
@@ -199,11 +196,11 @@ impl TxnCore {
 
     /// Greatest commit LSN whose locks were released before it was durable.
     pub fn horizon(&self) -> Lsn {
-        Lsn::new(self.horizon.load(Ordering::Acquire))
+        self.locks.horizon()
     }
 
     pub(crate) fn raise_horizon(&self, commit: Lsn) {
-        self.horizon.fetch_max(commit.get(), Ordering::AcqRel);
+        self.locks.raise_horizon(commit);
     }
 
     /// Every id below this may be in use.

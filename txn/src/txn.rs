@@ -31,7 +31,7 @@ use argali_pager::PageOp;
 use argali_wal::{Body, Changes, ChangesBuilder, Record, RecordBuf, Undo};
 
 use crate::lane::Lane;
-use crate::lock::{HeldLocks, Waiter};
+use crate::lock::{HeldLocks, Waiter, WeakList};
 use crate::nested::Nested;
 use crate::space::LogSpace;
 use crate::table::{Chain, Slot};
@@ -93,6 +93,8 @@ pub(crate) enum Mode {
 pub(crate) struct Kit {
     pub(crate) slot: Arc<Slot>,
     pub(crate) held: HeldLocks,
+    /// Locks that are not in the table.
+    pub(crate) weak: Arc<WeakList>,
     pub(crate) waiter: Waiter,
     pub(crate) changes: ChangesBuilder,
     pub(crate) record: RecordBuf,
@@ -101,10 +103,11 @@ pub(crate) struct Kit {
 }
 
 impl Kit {
-    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(slot: Arc<Slot>, weak: Arc<WeakList>) -> Self {
         Self {
             slot,
             held: HeldLocks::default(),
+            weak,
             waiter: Waiter::default(),
             changes: ChangesBuilder::default(),
             record: RecordBuf::new(),

@@ -10,7 +10,9 @@ use std::time::Duration;
 use LockMode::{IS, IX, S, X};
 use argali_base::sync::{AtomicU64, AtomicUsize, Ordering, thread};
 use argali_base::{Error, Health, Lsn, Result, TxnId};
-use argali_txn::{LockMode, LockName, LockOptions, LockTable, Request, Term, Waiter};
+use argali_txn::{
+    LockMode, LockName, LockOptions, LockTable, Request, Term, Waiter, WeakList, WeakMutations,
+};
 
 const ROUNDS: usize = 3000;
 
@@ -22,8 +24,12 @@ fn model(body: impl Fn() + Send + Sync + 'static) {
 }
 
 fn table() -> Arc<LockTable> {
-    let options =
-        LockOptions { partitions: 2, deadlock_delay: Duration::ZERO, look_again: Duration::MAX };
+    table_with(WeakMutations::default())
+}
+
+fn table_with(mutations: WeakMutations) -> Arc<LockTable> {
+    let (deadlock_delay, look_again) = (Duration::ZERO, Duration::MAX);
+    let options = LockOptions { partitions: 2, deadlock_delay, look_again, mutations };
     Arc::new(LockTable::new(&options, Health::new()))
 }
 
@@ -34,6 +40,8 @@ struct Actor {
     held: Vec<(LockName, LockMode)>,
     waiter: Waiter,
     horizon: Lsn,
+    /// Where it keeps weak locks; without it they all go to the table.
+    weak: Option<Arc<WeakList>>,
 }
 
 impl Actor {
@@ -44,14 +52,24 @@ impl Actor {
             held: Vec::new(),
             waiter: Waiter::default(),
             horizon: Lsn::NONE,
+            weak: None,
         }
+    }
+
+    /// As a transaction is: with a list for its weak locks.
+    fn with_list(table: &Arc<LockTable>, txn: u64) -> Self {
+        Self { weak: Some(table.add_list()), ..Self::new(table, txn) }
     }
 
     fn lock(&mut self, tree: u64, mode: LockMode) -> Result<LockMode> {
         let name = LockName::Tree(tree);
         let held = self.held.iter().find(|(held, _)| *held == name).map(|(_, mode)| *mode);
         let request = Request { txn: self.txn, name, mode, held, term: Term::Long };
-        let granted = self.table.acquire(&request, &self.waiter, Duration::MAX)?;
+        let noted = self.weak.as_ref().and_then(|list| self.table.try_note(list, &request));
+        let granted = match noted {
+            Some(granted) => granted,
+            None => self.table.acquire(&request, &self.waiter, Duration::MAX)?,
+        };
         self.horizon = self.horizon.max(granted.horizon);
         self.held.retain(|(held, _)| *held != name);
         self.held.push((name, granted.mode));
@@ -65,8 +83,12 @@ impl Actor {
     }
 
     fn end(&mut self, commit: Lsn) {
-        for (name, _) in self.held.drain(..) {
-            self.table.release(self.txn, name, commit);
+        self.table.raise_horizon(commit);
+        for (name, mode) in self.held.drain(..) {
+            let noted = self.weak.as_ref().is_some_and(|list| LockTable::forget(list, name, mode));
+            if !noted {
+                self.table.release(self.txn, name, commit);
+            }
         }
     }
 }
@@ -181,5 +203,135 @@ fn nobody_sees_an_early_release_without_its_horizon() {
             })
         };
         run((1..=3).map(story).collect());
+    });
+}
+
+/// Two with weak locks, one of which began as a reader, and one who wants it all, twice.
+fn weak_and_strong(mutations: WeakMutations) {
+    let (table, inside) = (table_with(mutations), Arc::new(AtomicUsize::new(0)));
+    let weak = |txn: u64, modes: &'static [LockMode]| -> Box<dyn FnOnce() + Send> {
+        let (table, inside) = (Arc::clone(&table), Arc::clone(&inside));
+        Box::new(move || {
+            let mut actor = Actor::with_list(&table, txn);
+            for mode in modes {
+                actor.lock(1, *mode).unwrap();
+            }
+            assert!(inside.fetch_add(1, Ordering::SeqCst) < 100, "{txn} is beside a strong lock");
+            inside.fetch_sub(1, Ordering::SeqCst);
+            actor.end(Lsn::NONE);
+        })
+    };
+    let strong: Box<dyn FnOnce() + Send> = {
+        let (table, inside) = (Arc::clone(&table), Arc::clone(&inside));
+        Box::new(move || {
+            for (txn, mode) in [(3, X), (4, S)] {
+                let mut actor = Actor::with_list(&table, txn);
+                actor.lock(1, mode).unwrap();
+                assert_eq!(inside.fetch_add(100, Ordering::SeqCst), 0, "{mode} beside a weak lock");
+                inside.fetch_sub(100, Ordering::SeqCst);
+                actor.end(Lsn::NONE);
+            }
+        })
+    };
+    run(vec![weak(1, &[IX]), weak(2, &[IS, IX]), strong]);
+    assert!(table.blocked().is_empty());
+    let mut last = Actor::with_list(&table, 9);
+    last.lock(1, X).unwrap();
+    last.end(Lsn::NONE);
+    let mut after = Actor::with_list(&table, 10);
+    assert!(table.try_note(after.weak.as_ref().unwrap(), &ask(10, IX)).is_some(), "open again");
+    after.held.push((LockName::Tree(1), IX));
+    after.end(Lsn::NONE);
+}
+
+fn ask(txn: u64, mode: LockMode) -> Request {
+    let name = LockName::Tree(1);
+    Request { txn: TxnId::new(txn), name, mode, held: None, term: Term::Long }
+}
+
+#[test]
+fn weak_and_strong_locks_exclude_each_other() {
+    model(|| weak_and_strong(WeakMutations::default()));
+}
+
+#[test]
+#[should_panic(expected = "weak lock")]
+fn a_strong_request_that_overlooks_weak_locks_is_caught() {
+    let mutations = WeakMutations { strong_overlooks_weak: true, ..WeakMutations::default() };
+    model(move || weak_and_strong(mutations));
+}
+
+#[test]
+#[should_panic(expected = "strong lock")]
+fn a_weak_request_that_overlooks_strong_locks_is_caught() {
+    let mutations = WeakMutations { weak_overlooks_strong: true, ..WeakMutations::default() };
+    model(move || weak_and_strong(mutations));
+}
+
+/// Everybody writes what they saw plus something: in part (IX, on rows of their own) or as a whole (X); the
+/// readers of all and of a part must know of the commits that wrote what they see.
+fn weak_horizons(mutations: WeakMutations) {
+    let table = table_with(mutations);
+    let (part, whole) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let story = |txn: u64, mode: LockMode| -> Box<dyn FnOnce() + Send> {
+        let (table, part, whole) = (Arc::clone(&table), Arc::clone(&part), Arc::clone(&whole));
+        Box::new(move || {
+            let mut actor = Actor::with_list(&table, txn);
+            actor.lock(1, mode).unwrap();
+            let seen = whole.load(Ordering::Relaxed);
+            let seen = if mode == S { seen.max(part.load(Ordering::Relaxed)) } else { seen };
+            assert!(
+                actor.horizon.get() >= seen,
+                "saw {seen} under {mode}, knows {}",
+                actor.horizon
+            );
+            match mode {
+                X => whole.store(txn * 100, Ordering::Relaxed),
+                IX => part.store(txn * 100, Ordering::Relaxed),
+                _ => return actor.end(Lsn::NONE),
+            }
+            actor.end(Lsn::new(txn * 100));
+        })
+    };
+    run(vec![story(1, X), story(2, IX), story(3, S), story(4, IS)]);
+}
+
+#[test]
+fn weak_and_strong_locks_hand_on_the_horizon() {
+    model(|| weak_horizons(WeakMutations::default()));
+}
+
+#[test]
+#[should_panic(expected = "under S")]
+fn a_strong_request_that_ignores_the_horizon_is_caught() {
+    let mutations = WeakMutations { strong_without_horizon: true, ..WeakMutations::default() };
+    model(move || weak_horizons(mutations));
+}
+
+#[test]
+#[should_panic(expected = "under I")]
+fn a_gate_that_forgets_the_horizon_is_caught() {
+    let mutations = WeakMutations { gate_without_horizon: true, ..WeakMutations::default() };
+    model(move || weak_horizons(mutations));
+}
+
+#[test]
+fn weak_holders_that_want_it_all_lose_all_but_one() {
+    model(|| {
+        let (table, winners) = (table(), Arc::new(AtomicUsize::new(0)));
+        let story = |txn: u64| -> Box<dyn FnOnce() + Send> {
+            let (table, winners) = (Arc::clone(&table), Arc::clone(&winners));
+            Box::new(move || {
+                let mut actor = Actor::with_list(&table, txn);
+                actor.lock(1, IX).unwrap();
+                if actor.lock(1, X).is_ok() {
+                    winners.fetch_add(1, Ordering::SeqCst);
+                }
+                actor.end(Lsn::NONE);
+            })
+        };
+        run((1..=2).map(story).collect());
+        let (winners, lost) = (winners.load(Ordering::SeqCst), table.stats().deadlocks);
+        assert!(winners >= 1 && winners as u64 + lost == 2, "{winners} won, {lost} lost");
     });
 }

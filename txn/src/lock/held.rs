@@ -73,13 +73,13 @@ impl HeldLocks {
         }
     }
 
-    /// Forgets `name`; whether it was held.
-    pub(crate) fn remove(&mut self, name: LockName) -> bool {
-        let Some(at) = self.position(name) else { return false };
+    /// Forgets `name`; the mode it was held in.
+    pub(crate) fn remove(&mut self, name: LockName) -> Option<LockMode> {
+        let at = self.position(name)?;
         if let Some(tree) = self.tree_above(name) {
             tree.below = tree.below.saturating_sub(1);
         }
-        self.list.swap_remove(at);
+        let mode = self.list.swap_remove(at).mode;
         if self.list.len() == SCAN_MAX {
             self.index.clear();
         } else if self.list.len() > SCAN_MAX {
@@ -88,7 +88,7 @@ impl HeldLocks {
                 self.index.insert(moved.name, at);
             }
         }
-        true
+        Some(mode)
     }
 
     /// Locks on keys of `tree` taken since the last [`HeldLocks::recount`].
@@ -134,9 +134,9 @@ impl HeldLocks {
     }
 
     /// Takes all locks off, the last taken first.
-    pub(crate) fn take_all(&mut self, mut each: impl FnMut(LockName)) {
+    pub(crate) fn take_all(&mut self, mut each: impl FnMut(LockName, LockMode)) {
         while let Some(held) = self.list.pop() {
-            each(held.name);
+            each(held.name, held.mode);
         }
         self.list.shrink_to(KEPT_MAX);
         self.index.clear();
@@ -265,7 +265,7 @@ mod tests {
             held.set(key(2, hash), LockMode::S);
         }
         held.set(LockName::End { tree: 1 }, LockMode::S);
-        assert!(held.remove(key(1, 5)));
+        assert_eq!(held.remove(key(1, 5)), Some(LockMode::X));
         assert_eq!((held.below(1), held.below(2), held.below(3)), (20, 20, 0));
         held.recount(2);
         held.set(key(2, 99), LockMode::S);
@@ -280,7 +280,8 @@ mod tests {
         assert_eq!((held.get(key(1, 3)), held.get(key(2, 3))), (None, Some(LockMode::S)));
         held.take_below(2, |_| ());
         assert_eq!(held.iter().count(), 2);
-        assert!(held.remove(LockName::Tree(2)) && !held.remove(key(2, 3)));
+        assert_eq!(held.remove(LockName::Tree(2)), Some(LockMode::IX));
+        assert_eq!(held.remove(key(2, 3)), None);
     }
 
     /// Against a plain map, across the border between scanning and indexing in both directions.
@@ -294,7 +295,7 @@ mod tests {
             let name = LockName::Tree((state >> 33) % 40);
             let mode = if state >> 63 == 0 { LockMode::S } else { LockMode::X };
             if (state >> 50) % 40 < model.len() as u64 {
-                assert_eq!(held.remove(name), model.remove(&name).is_some());
+                assert_eq!(held.remove(name), model.remove(&name));
             } else {
                 held.set(name, mode);
                 model.insert(name, mode);
@@ -304,7 +305,7 @@ mod tests {
         }
         assert!(model.iter().all(|(name, mode)| held.get(*name) == Some(*mode)));
         let mut released = Vec::new();
-        held.take_all(|name| released.push(name));
+        held.take_all(|name, _| released.push(name));
         released.sort_unstable();
         assert_eq!(released, model.keys().copied().collect::<Vec<_>>());
         assert_eq!(held.get(released[0]), None);

@@ -63,6 +63,7 @@ pub(super) struct Place {
     pub(super) partition: usize,
     /// Bits of the hash that choose the tag.
     pub(super) tag: usize,
+    pub(super) hash: u64,
 }
 
 /// Greatest commit LSNs released early under some names.
@@ -116,6 +117,16 @@ impl Partition {
         Granted { mode, horizon: self.tags[place.tag % TAGS].seen_by(mode) }
     }
 
+    /// Takes over a lock that was granted elsewhere.
+    pub(super) fn adopt(&mut self, txn: TxnId, name: LockName, mode: LockMode) {
+        let request = Request { txn, name, mode, held: None, term: Term::Long };
+        let queue = self.queues.entry(name).or_insert_with(|| self.spare.pop().unwrap_or_default());
+        assert!(
+            queue.try_grant(&request),
+            "W3: {mode} of {txn} on {name}, a weak lock, came too late"
+        );
+    }
+
     /// Puts `request` in line.
     pub(super) fn enqueue(&mut self, request: &Request, waiter: &Waiter) {
         let queue = self.queues.entry(request.name).or_default();
@@ -132,8 +143,13 @@ impl Partition {
         self.queues.get(&request.name).is_some_and(|queue| queue.is_waiting(request.txn))
     }
 
-    /// Takes `name` from `txn` and hands it over.
-    pub(super) fn release(&mut self, txn: TxnId, name: LockName, (place, commit): (Place, Lsn)) {
+    /// Takes `name` from `txn` and hands it over; the mode it had.
+    pub(super) fn release(
+        &mut self,
+        txn: TxnId,
+        name: LockName,
+        (place, commit): (Place, Lsn),
+    ) -> LockMode {
         let mode = self.queues.get_mut(&name).and_then(|queue| queue.release(txn));
         let Some(mode) = mode else { panic!("{txn} releases {name}, which it does not hold") };
         if !commit.is_none() {
@@ -141,6 +157,7 @@ impl Partition {
             self.tags[place.tag % TAGS].leave(mode, commit);
         }
         self.hand_over(name);
+        mode
     }
 
     /// Takes `request` out of the line because its time is up.
