@@ -71,18 +71,27 @@ impl LockName {
             Self::Database | Self::Tree(_) => None,
         }
     }
+
+    /// The name in one word; different names may have the same.
+    const fn word(self) -> u64 {
+        match self {
+            Self::Database => 0,
+            Self::Tree(tree) => tree,
+            Self::Key { tree, hash } => hash ^ tree.rotate_left(32),
+            Self::End { tree } => !tree,
+        }
+    }
+
+    /// The word spread over the upper bits (Fibonacci hashing: heap rows have similar ones).
+    const fn spread(self) -> u64 {
+        self.word().wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
 }
 
 impl Hash for LockName {
-    /// One word instead of two or three: a name is hashed half a dozen times while it is locked.
+    /// One word instead of two or three: what a map is asked for many times is hashed as often.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(match *self {
-            Self::Database => 0,
-            Self::Tree(tree) => tree,
-            // A key's own hash is spread over all bits already.
-            Self::Key { tree, hash } => hash ^ tree.rotate_left(32),
-            Self::End { tree } => !tree,
-        });
+        state.write_u64(self.word());
     }
 }
 

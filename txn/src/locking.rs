@@ -147,7 +147,11 @@ impl Txn {
     fn note(&mut self, request: &Request, granted: Granted) {
         self.horizon = self.horizon.max(granted.horizon);
         if request.term == Term::Long {
-            self.kit_mut().held.set(request.name, granted.mode);
+            let held = &mut self.kit_mut().held;
+            match request.held {
+                Some(_) => held.convert(request.name, granted.mode),
+                None => held.add(request.name, granted.mode),
+            }
         }
     }
 }

@@ -14,9 +14,9 @@
 //!   whoever is granted something does not wait. So the last edge of a cycle is made by a transaction
 //!   getting in line, which looks afterwards and finds the cycle whole: a cycle does not go away by
 //!   itself. Looking again from time to time is a safeguard only.
-//! - *No cycle is invented.* The search holds all partitions (taken in order), so the graph it walks is
-//!   one that existed. Walking it partition by partition would join edges of different instants. Holding
-//!   them stops the table for some microseconds, once per long wait.
+//! - *No cycle is invented.* The search holds all partitions in which somebody was in line when it began
+//!   (taken in order), so the graph it walks is part of one that existed, and has every edge of a cycle
+//!   that was there before. Walking it partition by partition would join edges of different instants.
 //!
 //! Left out: choosing the cheapest victim, which needs a way to fail another thread's request.
 

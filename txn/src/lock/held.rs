@@ -46,6 +46,9 @@ struct Held {
 #[derive(Debug, Default)]
 pub(crate) struct HeldLocks {
     list: Vec<Held>,
+    /// Where the lock on a tree that was taken last stands, unless the list changed since: all locks on its
+    /// keys ask for it.
+    last_tree: usize,
     /// Position in `list` of every name; filled only while the list is longer than [`SCAN_MAX`].
     index: HashMap<LockName, usize, FixedState>,
 }
@@ -56,11 +59,16 @@ impl HeldLocks {
         self.position(name).map(|at| self.list[at].mode)
     }
 
-    /// Notes that `name` is now held in `mode`, newly or converted.
-    pub(crate) fn set(&mut self, name: LockName, mode: LockMode) {
-        if let Some(at) = self.position(name) {
-            self.list[at].mode = mode;
-            return;
+    /// Notes that `name`, which is held, is now held in `mode`.
+    pub(crate) fn convert(&mut self, name: LockName, mode: LockMode) {
+        let at = self.position(name).expect("a conversion is of a lock that is held");
+        self.list[at].mode = mode;
+    }
+
+    /// Notes that `name`, which was not held, is now held in `mode`.
+    pub(crate) fn add(&mut self, name: LockName, mode: LockMode) {
+        if let LockName::Tree(_) = name {
+            self.last_tree = self.list.len();
         }
         if let Some(tree) = self.tree_above(name) {
             tree.below += 1;
@@ -145,6 +153,9 @@ impl HeldLocks {
 
     fn position(&self, name: LockName) -> Option<usize> {
         if self.list.len() > SCAN_MAX {
+            if self.list.get(self.last_tree).is_some_and(|held| held.name == name) {
+                return Some(self.last_tree);
+            }
             return self.index.get(&name).copied();
         }
         // From the back: what was locked last is asked for most.
@@ -224,6 +235,13 @@ fn mode_of(code: u8) -> Option<LockMode> {
 mod tests {
     use super::*;
 
+    fn set(held: &mut HeldLocks, name: LockName, mode: LockMode) {
+        match held.get(name) {
+            Some(_) => held.convert(name, mode),
+            None => held.add(name, mode),
+        }
+    }
+
     #[test]
     fn locks_come_back_and_nothing_else_is_one() {
         let plain = [LockName::Database, LockName::Tree(7)].map(|name| (name, &PLAIN[..]));
@@ -255,20 +273,20 @@ mod tests {
     fn a_tree_counts_its_keys_and_can_be_rid_of_them() {
         let key = |tree, hash| LockName::Key { tree, hash };
         let mut held = HeldLocks::default();
-        held.set(key(1, 0), LockMode::S);
-        held.set(LockName::Tree(1), LockMode::IX);
-        held.set(LockName::Tree(2), LockMode::IX);
+        set(&mut held, key(1, 0), LockMode::S);
+        set(&mut held, LockName::Tree(1), LockMode::IX);
+        set(&mut held, LockName::Tree(2), LockMode::IX);
         assert_eq!(held.below(1), 0, "locked before its tree was");
         for hash in 1..=20 {
-            held.set(key(1, hash), LockMode::S);
-            held.set(key(1, hash), LockMode::X);
-            held.set(key(2, hash), LockMode::S);
+            set(&mut held, key(1, hash), LockMode::S);
+            set(&mut held, key(1, hash), LockMode::X);
+            set(&mut held, key(2, hash), LockMode::S);
         }
-        held.set(LockName::End { tree: 1 }, LockMode::S);
+        set(&mut held, LockName::End { tree: 1 }, LockMode::S);
         assert_eq!(held.remove(key(1, 5)), Some(LockMode::X));
         assert_eq!((held.below(1), held.below(2), held.below(3)), (20, 20, 0));
         held.recount(2);
-        held.set(key(2, 99), LockMode::S);
+        set(&mut held, key(2, 99), LockMode::S);
         assert_eq!(held.below(2), 1);
         let mut taken = 0;
         held.take_below(1, |name| {
@@ -297,7 +315,7 @@ mod tests {
             if (state >> 50) % 40 < model.len() as u64 {
                 assert_eq!(held.remove(name), model.remove(&name));
             } else {
-                held.set(name, mode);
+                set(&mut held, name, mode);
                 model.insert(name, mode);
             }
             assert_eq!(held.get(name), model.get(&name).copied());

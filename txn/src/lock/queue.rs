@@ -157,7 +157,8 @@ impl Queue {
             .map(|(other, _)| other)
     }
 
-    fn grant(&mut self, txn: TxnId, mode: LockMode) {
+    /// Gives `txn` the lock in `mode`, in place of what it held: the caller has seen to it that it may.
+    pub(super) fn grant(&mut self, txn: TxnId, mode: LockMode) {
         let Some(first) = &mut self.first else {
             self.first = Some(Grant { txn, mode });
             return;

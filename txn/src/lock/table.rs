@@ -1,8 +1,8 @@
 //! The table of all locks: finding the partition, and waiting.
 //!
 //! ```text
-//!  hash(name) ──► partition (mutex) ──► map name → Queue      exact
-//!                                  └──► tags[hash & 63]       commit LSNs, by hash only
+//!  hash(name) ──► partition (mutex) ──► the lock             exact
+//!                                  └──► tag                  commit LSNs, by hash only
 //! ```
 //!
 //! Intention locks stand here only while somebody asks for the whole; else in their transactions' own lists
@@ -12,16 +12,18 @@
 //! under the partition's mutex. Whoever releases hands the lock over and wakes exactly the new holders:
 //! "no longer in line" *means* granted. While it sleeps it looks for deadlocks (see [`super::deadlock`])
 //! and gives up after its timeout, with an error that names lock and holder.
+//!
+//! There are many more partitions than threads, so that a lock is mostly alone in its own. One bit for each says
+//! whether somebody is in line there: it changes under the partition's mutex, and a look at who waits for
+//! whom needs to stop only those.
 
-use std::hash::BuildHasher;
 use std::time::Duration;
 
 use argali_base::sync::{Arc, AtomicU64, Clock, Mutex, MutexGuard, Ordering};
 use argali_base::{Error, Health, Lsn, Result, TxnId};
-use foldhash::fast::FixedState;
 
 use super::deadlock::WaitGraph;
-use super::partition::{Partition, Place};
+use super::partition::Partition;
 use super::request::describe;
 use super::weak::{Strength, WeakList, WeakLocks, WeakMutations};
 use super::{Blocked, Granted, LockMode, LockName, LockStats, Request, Term, Waiter};
@@ -29,7 +31,7 @@ use super::{Blocked, Granted, LockMode, LockName, LockStats, Request, Term, Wait
 /// Shape of a lock table.
 #[derive(Clone, Debug)]
 pub struct LockOptions {
-    /// Partitions, a power of two: how many requests can be served at once.
+    /// Partitions, a power of two of at most 65536: how many requests can be served at once.
     pub partitions: usize,
     /// How long a request waits before it looks for a deadlock. Most waits are shorter than this, and a
     /// look stops the whole table for some microseconds.
@@ -43,7 +45,7 @@ pub struct LockOptions {
 impl Default for LockOptions {
     fn default() -> Self {
         Self {
-            partitions: 64,
+            partitions: 2048,
             deadlock_delay: Duration::from_millis(2),
             look_again: Duration::from_millis(100),
             mutations: WeakMutations::default(),
@@ -54,21 +56,25 @@ impl Default for LockOptions {
 /// All locks of one database.
 #[derive(Debug)]
 pub struct LockTable {
-    partitions: Box<[Padded]>,
+    partitions: Box<[Line]>,
+    /// A bit a partition: whether somebody is in line there.
+    contended: Box<[AtomicU64]>,
+    waited: AtomicU64,
+    deadlocks: AtomicU64,
+    timeouts: AtomicU64,
     weak: WeakLocks,
     /// Greatest commit LSN whose locks went before it was durable.
     horizon: AtomicU64,
-    hasher: FixedState,
     clock: Clock,
     health: Health,
     deadlock_delay: Duration,
     look_again: Duration,
 }
 
-/// A partition on cache lines of its own.
-#[repr(align(128))]
+/// A partition on a cache line of its own.
+#[repr(align(64))]
 #[derive(Debug, Default)]
-struct Padded(Mutex<Partition>);
+struct Line(Mutex<Partition>);
 
 impl LockTable {
     /// An empty table. Once `health` is poisoned nobody waits any longer.
@@ -78,10 +84,13 @@ impl LockTable {
     pub fn new(options: &LockOptions, health: Health) -> Self {
         assert!(options.partitions.is_power_of_two(), "{} partitions", options.partitions);
         Self {
-            partitions: (0..options.partitions).map(|_| Padded::default()).collect(),
+            partitions: (0..options.partitions).map(|_| Line::default()).collect(),
+            contended: (0..options.partitions.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            waited: AtomicU64::new(0),
+            deadlocks: AtomicU64::new(0),
+            timeouts: AtomicU64::new(0),
             weak: WeakLocks::new(options.mutations),
             horizon: AtomicU64::new(0),
-            hasher: FixedState::default(),
             clock: Clock::system(),
             health,
             deadlock_delay: options.deadlock_delay,
@@ -110,7 +119,7 @@ impl LockTable {
     pub fn try_acquire(&self, request: &Request) -> Option<Granted> {
         let place = self.place(request.name);
         let asking = self.shut_gate(request, place);
-        let granted = self.lock(place).try_grant(request, place);
+        let granted = self.lock(place).try_grant(request);
         granted.map(|granted| asking.granted(granted))
     }
 
@@ -125,11 +134,13 @@ impl LockTable {
         let place = self.place(request.name);
         let asking = self.shut_gate(request, place);
         let mut partition = self.lock(place);
-        let granted = if let Some(granted) = partition.try_grant(request, place) {
+        let granted = if let Some(granted) = partition.try_grant(request) {
             granted
         } else {
             partition.enqueue(request, waiter);
+            self.note_line(place, &partition);
             drop(partition);
+            self.waited.fetch_add(1, Ordering::Relaxed);
             self.wait(request, waiter, timeout)?
         };
         Ok(asking.granted(granted))
@@ -144,7 +155,13 @@ impl LockTable {
     /// passes its commit LSN, any other `Lsn::NONE`.
     pub fn release(&self, txn: TxnId, name: LockName, commit: Lsn) {
         let place = self.place(name);
-        let mode = self.lock(place).release(txn, name, (place, commit));
+        let mut partition = self.lock(place);
+        let contended = partition.is_contended();
+        let mode = partition.release(txn, name, commit);
+        if contended {
+            self.note_line(place, &partition);
+        }
+        drop(partition);
         if Strength::of(mode) == Strength::Strong {
             let exclusive = if mode == LockMode::X { commit } else { Lsn::NONE };
             self.weak.open(place.hash, exclusive);
@@ -176,7 +193,7 @@ impl LockTable {
     /// Everybody who waits, at one instant.
     pub fn blocked(&self) -> Vec<Blocked> {
         let mut all: Vec<Blocked> = Vec::new();
-        for partition in self.stop() {
+        for (_, partition) in self.stop() {
             partition.each_edge(|txn, lock, blocker| match all.last_mut() {
                 Some(last) if last.txn == txn => last.behind.push(blocker),
                 Some(_) | None => all.push(Blocked { txn, lock, behind: vec![blocker] }),
@@ -187,16 +204,14 @@ impl LockTable {
 
     /// Counters of all partitions.
     pub fn stats(&self) -> LockStats {
-        let mut sum = LockStats::default();
-        sum.acquired += self.weak.acquired();
-        for partition in &self.partitions {
-            let stats = &partition.0.lock().stats;
-            sum.acquired += stats.acquired;
-            sum.waited += stats.waited;
-            sum.deadlocks += stats.deadlocks;
-            sum.timeouts += stats.timeouts;
+        let in_table: u64 = self.partitions.iter().map(|line| line.0.lock().acquired()).sum();
+        LockStats {
+            acquired: self.weak.acquired() + in_table,
+            waited: self.waited.load(Ordering::Relaxed),
+            deadlocks: self.deadlocks.load(Ordering::Relaxed),
+            timeouts: self.timeouts.load(Ordering::Relaxed),
+            escalations: 0,
         }
-        sum
     }
 
     /// Sleeps until `request`, which is in line, is granted, or takes it out of the line.
@@ -209,10 +224,14 @@ impl LockTable {
             let waited = self.clock.now().saturating_sub(begun);
             if let Err(error) = self.health.check() {
                 partition.cancel(request);
+                self.note_line(place, &partition);
                 return Err(error);
             }
             if waited >= timeout {
-                return Err(partition.give_up(request, waited));
+                let error = partition.give_up(request, waited);
+                self.note_line(place, &partition);
+                self.timeouts.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
             }
             if waited >= look {
                 drop(partition);
@@ -223,27 +242,43 @@ impl LockTable {
             }
             waiter.sleep(&mut partition, look.min(timeout), waited);
         }
-        partition.stats.acquired += 1;
-        Ok(partition.granted(request, place))
+        Ok(partition.granted(request))
     }
 
     /// Fails `request` if it is on a cycle.
     fn break_deadlock(&self, request: &Request) -> Result<()> {
         let mut partitions = self.stop();
         let mut graph = WaitGraph::default();
-        for partition in &partitions {
+        for (_, partition) in &partitions {
             partition.each_edge(|txn, _, blocker| graph.add(txn, blocker));
         }
         let Some(holder) = graph.cycle_through(request.txn) else { return Ok(()) };
-        let own = &mut partitions[self.place(request.name).partition];
-        own.stats.deadlocks += 1;
+        let place = self.place(request.name);
+        let own = partitions.iter_mut().find(|(index, _)| *index == place.partition);
+        let (_, own) = own.expect("whoever is on a cycle is in line");
         own.cancel(request);
+        self.note_line(place, own);
+        self.deadlocks.fetch_add(1, Ordering::Relaxed);
         Err(Error::Deadlock { txn: request.txn, lock: describe(request), holder })
     }
 
-    /// Stops the table: all partitions, in order.
-    fn stop(&self) -> Vec<MutexGuard<'_, Partition>> {
-        self.partitions.iter().map(|partition| partition.0.lock()).collect()
+    /// Stops the lines: all partitions in which somebody waits, in order.
+    fn stop(&self) -> Vec<(usize, MutexGuard<'_, Partition>)> {
+        let words = self.contended.iter().map(|word| word.load(Ordering::SeqCst)).enumerate();
+        let indices = words.flat_map(|(nth, word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| nth * 64 + bit)
+        });
+        indices.map(|index| (index, self.partitions[index].0.lock())).collect()
+    }
+
+    /// Notes whether somebody is in line in the partition, which is locked and may just have changed.
+    fn note_line(&self, place: Place, partition: &Partition) {
+        let (word, bit) = (&self.contended[place.partition / 64], 1 << (place.partition % 64));
+        if partition.is_contended() {
+            word.fetch_or(bit, Ordering::SeqCst);
+        } else {
+            word.fetch_and(!bit, Ordering::SeqCst);
+        }
     }
 
     fn lock(&self, place: Place) -> MutexGuard<'_, Partition> {
@@ -251,14 +286,16 @@ impl LockTable {
     }
 
     fn place(&self, name: LockName) -> Place {
-        let hash = self.hasher.hash_one(name);
-        // Middle bits: the maps inside the partitions use the lowest and the highest ones.
-        Place {
-            partition: (hash >> 32) as usize & (self.partitions.len() - 1),
-            tag: (hash >> 48) as usize,
-            hash,
-        }
+        let hash = name.spread();
+        Place { partition: (hash >> 48) as usize & (self.partitions.len() - 1), hash }
     }
+}
+
+/// Where a name lives.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    partition: usize,
+    hash: u64,
 }
 
 /// A request under way; when it ends, it opens the gate again that it has shut, unless a lock keeps it so.
