@@ -23,7 +23,7 @@
 //! under a latch; who cannot get a latch at once in a structure change lets go of everything and comes
 //! again.
 //!
-//! Reading order: [`node`] (layout), [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
+//! Reading order: [`node`] (layout), [`heads`], [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
 //! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`];
 //! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and [`backward`]; [`load`] with [`exchange`];
 //! [`free`], [`verify`], [`estimate`].
@@ -35,6 +35,7 @@ mod estimate;
 mod exchange;
 mod fill;
 mod free;
+mod heads;
 mod insert;
 mod load;
 mod locks;

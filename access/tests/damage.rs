@@ -212,6 +212,31 @@ fn cells_that_are_none() {
     }
 }
 
+#[test]
+fn heads_that_lie() {
+    static HEADS: [[u8; 4096]; 2] = [[0; 4096], [255; 4096]];
+    for page in [|v: &Victim| v.leaves[0], |v: &Victim| v.inner] {
+        for (skip, heads) in [(0, 0), (1, 1), (303, 0), (303, 1), (400, 0), (u16::MAX, 1)] {
+            let count = |v: &Victim| v.world.pool.read(page(v)).unwrap().page().slot_count();
+            let ops =
+                |v: &Victim| vec![PageOp::Heads { skip, heads: &HEADS[heads][..4 * count(v)] }];
+            Victim::suffers(page, ops).use_it();
+        }
+    }
+}
+
+/// Keys that do not begin alike, though the heads say so.
+#[test]
+fn a_prefix_that_is_none() {
+    let victim = Victim::new();
+    let mut cell = vec![0, 4, 0, 0, 0];
+    cell.extend_from_slice(b"kkka");
+    victim.damage(victim.leaves[1], &[PageOp::Replace { slot: 1, head: 0, cell: &cell }]);
+    let faults = victim.faults();
+    assert!(faults.iter().any(|fault| fault.contains("share the prefix")), "{faults:#?}");
+    victim.use_it();
+}
+
 /// Only a backward walk follows separators again and again: they must lead to the left. Here one has a
 /// head that says so, and is none.
 #[test]

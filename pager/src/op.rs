@@ -17,6 +17,7 @@
 //!  3 Remove  slot u16                         8 SetLink  link u64
 //!  4 Replace slot u16, head u32, cell         9 SetBit   index u32, value u8
 //!  5 Patch   slot u16, at u16, bytes         10 Image    bytes
+//! 11 Heads   skip u16, heads: u32 for each slot
 //! ```
 //!
 //! An image omits the hole between slots and heap; its length says how large the hole was, its header
@@ -109,6 +110,13 @@ pub enum PageOp<'a> {
         /// The page's bytes, with or without its hole.
         bytes: &'a [u8],
     },
+    /// How many leading key bytes the heads leave out from now on, and so the head of each slot anew.
+    Heads {
+        /// Bytes left out; all keys of the page share them.
+        skip: u16,
+        /// Four bytes for each slot, a little-endian number.
+        heads: &'a [u8],
+    },
 }
 
 impl<'a> PageOp<'a> {
@@ -138,13 +146,14 @@ impl<'a> PageOp<'a> {
                 page.kind() == Some(PageKind::Map) && MapLayout::bit_place(page, index).is_some()
             }
             Self::Image { bytes } => image_parts(bytes, page.bytes().len()).is_some(),
+            Self::Heads { heads, .. } => slotted && heads.len() == 4 * page.slot_count(),
         }
     }
 
     /// The operation that takes this one back, given the page before it. Borrows from that page.
     ///
     /// # Panics
-    /// For `Format`, `Truncate` and `Image`, which only structure changes use, and when the operation
+    /// For `Format`, `Truncate`, `Image` and `Heads`, which only structure changes use, and when the operation
     /// does not fit the page.
     #[must_use]
     pub fn inverse<'p>(&self, before: PageRef<'p>) -> PageOp<'p> {
@@ -172,7 +181,10 @@ impl<'a> PageOp<'a> {
             Self::SetBit { index, .. } => {
                 PageOp::SetBit { index, value: MapLayout::is_set(before, index) }
             }
-            Self::Format { .. } | Self::Truncate { .. } | Self::Image { .. } => {
+            Self::Format { .. }
+            | Self::Truncate { .. }
+            | Self::Image { .. }
+            | Self::Heads { .. } => {
                 panic!("{self} has no inverse: structure changes are never undone")
             }
         }
@@ -217,6 +229,10 @@ impl<'a> PageOp<'a> {
                 out.put_u8(u8::from(value));
             }
             Self::Image { bytes } => encode_image(bytes, out),
+            Self::Heads { skip, heads } => {
+                out.put_u16(skip);
+                out.put_short_bytes(heads);
+            }
         }
     }
 
@@ -232,6 +248,7 @@ impl<'a> PageOp<'a> {
             Self::SetLink { .. } => 8,
             Self::SetBit { .. } => 9,
             Self::Image { .. } => 10,
+            Self::Heads { .. } => 11,
         }
     }
 
@@ -251,6 +268,7 @@ impl<'a> PageOp<'a> {
             8 => Self::SetLink { link: from.u64()? },
             9 => Self::SetBit { index: from.u32()?, value: from.u8()? != 0 },
             10 => Self::Image { bytes: from.long_bytes()? },
+            11 => Self::Heads { skip: from.u16()?, heads: from.short_bytes()? },
             _ => return None,
         })
     }
@@ -273,6 +291,7 @@ impl<'a> PageOp<'a> {
             Self::SetLink { link } => page.put_u64(at::LINK, link),
             Self::SetBit { index, value } => MapLayout::put_bit(page, index, value),
             Self::Image { bytes } => restore(page, bytes)?,
+            Self::Heads { skip, heads } => page.set_heads(usize::from(skip), heads),
         }
         Ok(())
     }
@@ -356,6 +375,7 @@ impl fmt::Display for PageOp<'_> {
             Self::SetLink { link } => write!(f, "link p{link}"),
             Self::SetBit { index, value } => write!(f, "bit {index} = {}", u8::from(value)),
             Self::Image { bytes } => write!(f, "image of {} bytes", bytes.len()),
+            Self::Heads { skip, .. } => write!(f, "heads behind {skip} bytes"),
         }
     }
 }

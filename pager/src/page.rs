@@ -5,10 +5,10 @@
 //!  8 page id u64
 //! 16 pageLSN u64
 //! 24 database id u64
-//! 32 slot count u16 │ 34 (reserved) u16 │ 36 heap start u32 │ 40 dead bytes u32 │ 44 (reserved) u32
+//! 32 slot count u16 │ 34 skip u16 │ 36 heap start u32 │ 40 dead bytes u32 │ 44 (reserved) u32
 //! 48 link u64 (right sibling of a tree page, next page of a chain, 0 = none; number of a heap page)
 //! 56 owner u64 (first page of the tree, heap or chain the page belongs to)
-//! 64 slots, 8 bytes each: offset u16, len u16, head u32 (first 4 key bytes, big-endian order)
+//! 64 slots, 8 bytes each: offset u16, len u16, head u32 (4 key bytes behind the first `skip` ones)
 //!  … hole (zero bytes) … heap of cells, growing down from the end of the page
 //! ```
 //!
@@ -31,7 +31,7 @@ pub const HEADER_BYTES: usize = 64;
 /// Bytes of one slot.
 pub const SLOT_BYTES: usize = 8;
 /// Page format version written by this build.
-pub const PAGE_VERSION: u8 = 1;
+pub const PAGE_VERSION: u8 = 2;
 
 /// Byte offsets of the header's fields; the table in the head of this file.
 pub(crate) mod at {
@@ -43,6 +43,7 @@ pub(crate) mod at {
     pub(crate) const LSN: usize = 16;
     pub(crate) const DATABASE: usize = 24;
     pub(crate) const SLOT_COUNT: usize = 32;
+    pub(crate) const SKIP: usize = 34;
     pub(crate) const HEAP_START: usize = 36;
     pub(crate) const DEAD: usize = 40;
     pub(crate) const LINK: usize = 48;

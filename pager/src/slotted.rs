@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A slot is one word: offset, length and the 4-byte head of the key, so that a binary search touches
-//! few cells. Cells lie where there was room; removing one leaves dead bytes in the heap, and when the
+//! few cells. Heads leave out the first `skip` bytes of a key, which all keys of the page share; what a key
+//! is, only those know who write cells. Cells lie where there was room; removing one leaves dead bytes in the heap, and when the
 //! hole is too small for a new cell the heap is compacted, cells in slot order. An empty cell lies
 //! nowhere (offset 0).
 //!
@@ -65,6 +66,11 @@ impl<'a> PageRef<'a> {
             return None;
         }
         self.bytes().get(slot.offset..slot.offset + slot.len)
+    }
+
+    /// Leading key bytes that the heads leave out.
+    pub fn skip(&self) -> usize {
+        self.u16(at::SKIP)
     }
 
     /// The 4-byte key head kept in the slot.
@@ -213,6 +219,15 @@ impl PageMut<'_> {
         self.add_dead(dead);
         self.drop_slots_from(slot);
         Ok(())
+    }
+
+    /// New heads for all slots, `u32` each.
+    pub(crate) fn set_heads(&mut self, skip: usize, heads: &[u8]) {
+        self.put_u16(at::SKIP, skip);
+        let (heads, _) = heads.as_chunks::<4>();
+        for (slot, head) in heads.iter().enumerate() {
+            self.put(HEADER_BYTES + slot * SLOT_BYTES + 4, head);
+        }
     }
 
     /// The slot, provided its cell lies inside the page: what `cell` checks, for writers.

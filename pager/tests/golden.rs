@@ -50,6 +50,7 @@ fn a_page_on_disk_has_these_bytes() {
         PageOp::Insert { slot: 2, head: 0, cell: b"" },
         PageOp::SetLink { link: 0x0a0b_0c0d },
         PageOp::Replace { slot: 0, head: 0x6b65_7931, cell: b"key1 = 1" },
+        PageOp::Heads { skip: 3, heads: &[0, 0, 0, 0x31, 0, 0, 0, 0x32, 0, 0, 0, 0] },
     ];
     buf.page_mut().apply(&ops, Lsn::new(0x2a));
     pager.write(&mut [(PageId::new(3), buf)], wal.durable()).unwrap();
@@ -71,6 +72,7 @@ fn operations_on_the_log_have_these_bytes() {
         PageOp::SetLink { link: 10 },
         PageOp::SetBit { index: 11, value: true },
         PageOp::Image { bytes: b"image" },
+        PageOp::Heads { skip: 12, heads: b"head1234" },
     ];
     let mut out = String::new();
     for op in ops {

@@ -55,6 +55,8 @@ fn op() -> impl Strategy<Value = PageOp<'static>> {
         Just(PageOp::SetLink { link: 3 }),
         Just(PageOp::Format { kind: PageKind::Leaf, level: 0, owner: 1 }),
         (0..5000_usize).prop_map(|len| PageOp::Image { bytes: &CELL[..len] }),
+        (any::<u16>(), 0..20_usize)
+            .prop_map(|(skip, slots)| PageOp::Heads { skip, heads: &CELL[..4 * slots] }),
     ]
 }
 

@@ -18,6 +18,7 @@ enum Step {
     Add(u16, u16, u64),
     Truncate(u16),
     SetLink(u64),
+    Heads(u16, Vec<u8>),
 }
 
 fn cell() -> impl Strategy<Value = Vec<u8>> {
@@ -39,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (at, at, any::<u64>()).prop_map(|(s, a, d)| Step::Add(s, a, d)),
         1 => at.prop_map(Step::Truncate),
         1 => any::<u64>().prop_map(Step::SetLink),
+        1 => (at, prop::collection::vec(any::<u8>(), 400)).prop_map(|(s, h)| Step::Heads(s, h)),
     ]
 }
 
@@ -46,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     cells: Vec<(u32, Vec<u8>)>,
     link: u64,
+    skip: usize,
 }
 
 impl Model {
@@ -74,6 +77,7 @@ impl Model {
                 self.len(slot).is_some_and(|len| usize::from(at) + 8 <= len)
             }
             PageOp::Truncate { slot } => usize::from(slot) <= self.cells.len(),
+            PageOp::Heads { heads, .. } => heads.len() == 4 * self.cells.len(),
             _ => true,
         }
     }
@@ -98,6 +102,12 @@ impl Model {
             }
             PageOp::Truncate { slot } => self.cells.truncate(usize::from(slot)),
             PageOp::SetLink { link } => self.link = link,
+            PageOp::Heads { skip, heads } => {
+                self.skip = usize::from(skip);
+                for ((head, _), new) in self.cells.iter_mut().zip(heads.as_chunks().0) {
+                    *head = u32::from_le_bytes(*new);
+                }
+            }
             _ => unreachable!("not a step"),
         }
     }
@@ -122,6 +132,10 @@ impl Model {
             }
             Step::Truncate(s) => PageOp::Truncate { slot: existing(*s) },
             Step::SetLink(link) => PageOp::SetLink { link: *link },
+            Step::Heads(skip, heads) => {
+                let heads = &heads[..heads.len().min(4 * self.cells.len())];
+                PageOp::Heads { skip: *skip, heads }
+            }
         }
     }
 }
@@ -132,7 +146,7 @@ fn read(buf: &PageBuf) -> Model {
         .map(|slot| (page.head(slot).unwrap(), page.cell(slot).unwrap().to_vec()))
         .collect();
     assert_eq!(page.cell(page.slot_count()), None);
-    Model { cells, link: page.link() }
+    Model { cells, link: page.link(), skip: page.skip() }
 }
 
 fn blank() -> PageBuf {
@@ -217,7 +231,7 @@ proptest! {
 }
 
 fn check_inverse(buf: &PageBuf, model: &Model, op: PageOp<'_>, lsn: Lsn) {
-    if matches!(op, PageOp::Truncate { .. }) {
+    if matches!(op, PageOp::Truncate { .. } | PageOp::Heads { .. }) {
         return;
     }
     let inverse = encoded(&[op.inverse(buf.page())]);

@@ -166,7 +166,10 @@ impl BTree {
         let (txn, locks, to) = (&mut *order.txn, order.locks, order.to);
         let mut above = Order { txn, locks, from, to };
         let inside = self.step(&mut above, entry, patient)?;
-        assert!(!inside, "a key above the upper bound lies within it");
+        if inside {
+            let what = "has a key below the bound where those above it belong";
+            return Err(corrupt(self.pool(), self.root(), what).into());
+        }
         Ok(())
     }
 

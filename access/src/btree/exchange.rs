@@ -17,6 +17,7 @@
 //! what this one did is undone after the contents have changed back, in the content where it was done.
 
 use argali_base::{Error, PageId, Result};
+use argali_pager::PageRef;
 use argali_txn::{Edit, Txn, Undo};
 
 use super::BTree;
@@ -67,8 +68,9 @@ impl BTree {
             self.inspect(page, |view| node::level(view, self.owner))?;
         }
         let (here, there) = (self.copy_of(&root), self.copy_of(&other));
-        let to_root = self.moved(there.page(), 0..there.page().slot_count(), 0);
-        let to_other = self.moved(here.page(), 0..here.page().slot_count(), 0);
+        let all = |page: PageRef<'_>| 0..page.slot_count();
+        let to_root = self.inspect(&other, |_| self.moved(there.page(), all(there.page()), 0))?;
+        let to_other = self.inspect(&root, |_| self.moved(here.page(), all(here.page()), 0))?;
         let edits = &mut [
             Edit { page: &mut root, ops: &to_root },
             Edit { page: &mut other, ops: &to_other },

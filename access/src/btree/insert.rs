@@ -3,6 +3,9 @@
 //! The next key, whose gap is being entered, stands in the next slot, or first in the right sibling, or
 //! nowhere. The sibling is looked at before the leaf is latched and validated after: while the leaf's
 //! latch is held, nobody can complete a scan across the border.
+//!
+//! A key that does not begin as all others in the leaf do brings new heads for all of them
+//! ([`super::heads`]).
 
 use argali_buffer_pool::PageWrite;
 use argali_pager::PageOp;
@@ -10,6 +13,7 @@ use argali_txn::{Edit, LockName, Undo};
 
 use super::BTree;
 use super::descent::{Attempt, Node};
+use super::heads::{Heads, head};
 use super::node::{self, LeafCell, SLOT_BYTES, Stored};
 use super::target::{Spot, Target};
 use super::undo::{self, Kind};
@@ -43,15 +47,21 @@ impl BTree {
         let body_len = work.buffer.len();
         node::push_leaf_cell(work.buffer, work.key, value);
         let (body, cell) = work.buffer.split_at(body_len);
-        let slot = spot.slot as u16;
-        let ops = [PageOp::Insert { slot, head: node::head(work.key), cell }];
-        if !ops[0].fits(page.page()) {
+        let (heads, skip) = if spot.changes_heads() {
+            self.inspect(&page, |page| Heads::before(*page, work.key))?
+        } else {
+            (None, page.page().skip())
+        };
+        let insert = PageOp::Insert { slot: spot.slot as u16, head: head(work.key, skip), cell };
+        if !insert.fits(page.page()) {
             drop(page);
             let need = cell.len() + SLOT_BYTES;
             return Err(work.room_for(self, need));
         }
         let undo = Undo::Logical { owner: TREE_OWNER, body };
-        work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
+        let ops = heads.as_ref().map_or([insert; 2], |heads| [heads.op(), insert]);
+        let ops = if heads.is_some() { &ops[..] } else { &ops[1..] };
+        work.txn.update(&mut [Edit { page: &mut page, ops }], undo);
         work.buffer.clear();
         Ok(Done::Inserted)
     }

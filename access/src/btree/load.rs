@@ -28,6 +28,7 @@ use argali_txn::{Durability, Edit, Txn, TxnManager, Undo};
 
 use super::BTree;
 use super::descent::{Attempt, Stop, retry};
+use super::heads::{self, Entry, common, head};
 use super::node::{self, LEAF_HEADER, SLOT_BYTES, Stored};
 use super::split::{SPLIT_PAGES, separate};
 use crate::pending::{Kind, Moves, Pending, Structure};
@@ -222,14 +223,11 @@ impl Loader {
         let kind = if level == 0 { PageKind::Leaf } else { PageKind::Inner };
         let mut made = vec![tree.format(kind, level as u8)];
         made.extend_from_slice(content);
-        let head = node::head(separator);
+        let entry = tree.inspect(&parent, |page| Entry::new(*page, slot, (separator, &cell)))?;
         let edits = &mut [
             Edit { page: &mut node, ops: &made },
             Edit { page: &mut left, ops: &[PageOp::SetLink { link: id.get() }] },
-            Edit {
-                page: &mut parent,
-                ops: &[PageOp::Insert { slot: slot as u16, head, cell: &cell }],
-            },
+            Edit { page: &mut parent, ops: &entry.ops() },
             Edit { page: &mut map, ops: &[space.bit(id, true)] },
         ];
         system.update(edits, Undo::Never);
@@ -255,7 +253,8 @@ impl Loader {
         let mut root = tree.pool().write(tree.root)?;
         let Some(mut map) = space.try_map(id, patient)? else { return Err(Stop::Again) };
         let copy = tree.copy_of(&root);
-        let moved = tree.moved(copy.page(), 0..copy.page().slot_count(), 0);
+        let count = copy.page().slot_count();
+        let moved = tree.inspect(&root, |_| tree.moved(copy.page(), 0..count, 0))?;
         let mut cell = Vec::new();
         node::push_inner_cell(&mut cell, id, &[]);
         let above =
@@ -312,11 +311,13 @@ impl NextLeaf {
 
     fn ops(&self) -> Vec<PageOp<'_>> {
         let mut start = 0;
+        let ends = self.first_key().zip(self.last_key());
+        let skip = ends.map_or(0, |(first, last)| common(first, last));
         let cells = self.ends.iter().enumerate().map(|(slot, &(end, key_end))| {
             let (cell, key) = (&self.cells[start..end], &self.cells[start + LEAF_HEADER..key_end]);
             start = end;
-            PageOp::Insert { slot: slot as u16, head: node::head(key), cell }
+            PageOp::Insert { slot: slot as u16, head: head(key, skip), cell }
         });
-        cells.collect()
+        heads::begin(skip).into_iter().chain(cells).collect()
     }
 }

@@ -26,6 +26,7 @@ use argali_pager::{HEADER_BYTES, PageBuf, PageKind, PageOp};
 use argali_txn::{Edit, Txn, Undo};
 
 use super::descent::{Attempt, Stop};
+use super::heads::{self, Heads, common, head};
 use super::node::{self, InnerCell, LeafCell, View};
 use super::{BTree, fill, search};
 use crate::fault::corrupt;
@@ -93,7 +94,10 @@ struct Moved {
     right: PageBuf,
     /// The first cell: an inner node's has no separator of its own, but the parent knows it.
     first: Vec<u8>,
-    head: u32,
+    /// Of the left node's slots, if the prefix that all keys share is not what it was.
+    kept: Option<Heads>,
+    /// Of the cells that move.
+    heads: Vec<u32>,
     bytes: usize,
 }
 
@@ -101,30 +105,39 @@ impl Moved {
     fn read(latched: &Latched<'_>, right: PageBuf, level: u8) -> Result<Self, Restart> {
         let page = right.page();
         let mut first = page.cell(0).ok_or(Restart)?.to_vec();
-        let mut head = page.head(0).ok_or(Restart)?;
         let bytes = fill::cell_bytes(page)? - first.len();
+        let parent = latched.parent.page();
+        let separator = InnerCell::read(&parent, latched.slot)?.separator(parent);
         if level > 0 {
-            let parent = latched.parent.page();
-            let separator = InnerCell::read(&parent, latched.slot)?.separator(parent);
             let child = InnerCell::read(&page, 0)?.child;
             first.clear();
             node::push_inner_cell(&mut first, child, separator);
-            head = node::head(separator);
         }
         let bytes = bytes + first.len();
-        Ok(Self { right, first, head, bytes })
+        let key = |slot| {
+            if slot < heads::first_key(page) { Ok(separator) } else { heads::key(page, slot) }
+        };
+        let (left, count) = (latched.left.page(), latched.left.page().slot_count());
+        let lowest = heads::first_key(left);
+        let lowest = if lowest < count { heads::key(left, lowest)? } else { key(0)? };
+        let skip = common(lowest, key(page.slot_count() - 1)?);
+        let kept = (skip != left.skip()).then(|| Heads::new(left, count, skip)).transpose()?;
+        let heads = (0..page.slot_count()).map(|slot| Ok(head(key(slot)?, skip)));
+        let heads = heads.collect::<Result<_, Restart>>()?;
+        Ok(Self { right, first, kept, heads, bytes })
     }
 
     /// Operations that append it to a node of `count` cells.
     fn ops(&self, count: usize) -> Vec<PageOp<'_>> {
         let page = self.right.page();
         let cell = |slot: usize| match slot {
-            0 => Some((self.head, &self.first[..])),
-            _ => page.head(slot).zip(page.cell(slot)),
+            0 => Some(&self.first[..]),
+            _ => page.cell(slot),
         };
-        let cells = (0..page.slot_count()).map_while(cell).enumerate();
-        let insert = |(n, (head, cell))| PageOp::Insert { slot: (count + n) as u16, head, cell };
-        cells.map(insert).chain([PageOp::SetLink { link: page.link() }]).collect()
+        let cells = self.heads.iter().enumerate().map_while(|(n, head)| Some((n, *head, cell(n)?)));
+        let insert = |(n, head, cell)| PageOp::Insert { slot: (count + n) as u16, head, cell };
+        let link = PageOp::SetLink { link: page.link() };
+        self.kept.iter().map(Heads::op).chain(cells.map(insert)).chain([link]).collect()
     }
 }
 
@@ -267,7 +280,8 @@ impl BTree {
         let fits = |bytes| if bytes <= self.room() { Ok(()) } else { Err(Restart) };
         self.inspect(&page, |page| fill::cell_bytes(*page).and_then(fits))?;
         let copy = self.copy_of(&page);
-        let ops = self.moved(copy.page(), 0..copy.page().slot_count(), 0);
+        let count = copy.page().slot_count();
+        let ops = self.inspect(&page, |_| self.moved(copy.page(), 0..count, 0))?;
         let Some(mut map) = self.space().try_map(child, patient)? else { return Err(Stop::Again) };
         let edits = &mut [
             Edit { page: &mut root, ops: &ops },

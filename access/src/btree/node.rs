@@ -7,8 +7,7 @@
 //! ```
 //!
 //! The slack of a leaf cell is what a shrunk value left behind: an abort may need it again. Every slot
-//! carries the key's *head*, its first four bytes as a big-endian number padded with zeros, so most
-//! comparisons never touch the cell.
+//! carries the key's *head* ([`super::heads`]), so most comparisons never touch the cell.
 //!
 //! [`View`] is the little that searching needs to read. A glimpse may answer nonsense while somebody
 //! writes; all readers here check what they compute with and say [`Restart`], and the caller finds out
@@ -36,6 +35,7 @@ const LARGE: u8 = 2;
 const KIND_AT: usize = 4;
 const LEVEL_AT: usize = 6;
 const LSN_AT: usize = 16;
+const SKIP_AT: usize = 34;
 const LINK_AT: usize = 48;
 const OWNER_AT: usize = 56;
 
@@ -45,23 +45,12 @@ pub(super) trait View {
     fn word(&self, at: usize, len: usize) -> Result<u64, Restart>;
     /// Slots in the page.
     fn slot_count(&self) -> Result<usize, Restart>;
-    /// What a slot says: offset and length of its cell, which lies inside the page, and the key head.
-    fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart>;
+    /// The key head in a slot.
+    fn head(&self, slot: usize) -> Result<u32, Restart>;
+    /// Offset and length of a cell, inside the page.
+    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart>;
     /// How the `len` bytes at `at` compare with `key`.
     fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart>;
-
-    /// Offset and length of a cell, inside the page.
-    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
-        self.slot(slot).map(|(at, len, _)| (at, len))
-    }
-}
-
-/// First four key bytes, big-endian, padded with zeros: orders like the key unless equal.
-pub(super) fn head(key: &[u8]) -> u32 {
-    let mut bytes = [0; 4];
-    let len = key.len().min(4);
-    bytes[..len].copy_from_slice(&key[..len]);
-    u32::from_be_bytes(bytes)
 }
 
 /// Level of a node of the tree rooted at `owner` (0 = leaf); `Restart` when it is no such node.
@@ -78,6 +67,12 @@ pub(super) fn level(view: &impl View, owner: PageId) -> Result<u8, Restart> {
 /// pageLSN.
 pub(super) fn lsn(view: &impl View) -> Result<argali_base::Lsn, Restart> {
     view.word(LSN_AT, 8).map(argali_base::Lsn::new)
+}
+
+/// Leading key bytes that the heads leave out.
+#[inline]
+pub(super) fn skip(view: &impl View) -> Result<usize, Restart> {
+    view.word(SKIP_AT, 2).map(|skip| skip as usize)
 }
 
 /// Right sibling; `None` for the last node of a level.
@@ -118,11 +113,6 @@ pub(super) struct LeafCell {
 impl LeafCell {
     pub(super) fn read(view: &impl View, slot: usize) -> Result<Self, Restart> {
         let (at, len) = view.cell(slot)?;
-        Self::at(view, at, len)
-    }
-
-    /// As [`LeafCell::read`], where the slot was read already.
-    pub(super) fn at(view: &impl View, at: usize, len: usize) -> Result<Self, Restart> {
         if len < LEAF_HEADER {
             return Err(Restart);
         }
@@ -230,8 +220,12 @@ impl View for PageGlimpse<'_> {
         PageGlimpse::slot_count(self)
     }
     #[inline]
-    fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart> {
-        PageGlimpse::slot(self, slot)
+    fn head(&self, slot: usize) -> Result<u32, Restart> {
+        PageGlimpse::head(self, slot)
+    }
+    #[inline]
+    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
+        PageGlimpse::cell(self, slot)
     }
     fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
         self.compare(at, len, key)
@@ -249,14 +243,17 @@ impl View for PageRef<'_> {
     fn slot_count(&self) -> Result<usize, Restart> {
         Ok(PageRef::slot_count(self))
     }
-    fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart> {
+    fn head(&self, slot: usize) -> Result<u32, Restart> {
+        PageRef::head(self, slot).ok_or(Restart)
+    }
+    fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
         if slot >= PageRef::slot_count(self) {
             return Err(Restart);
         }
         let word = self.word(HEADER_BYTES + slot * SLOT_BYTES, SLOT_BYTES)?;
         let (offset, len) = (usize::from(word as u16), usize::from((word >> 16) as u16));
         let inside = offset + len <= self.bytes().len();
-        if inside { Ok((offset, len, (word >> 32) as u32)) } else { Err(Restart) }
+        if inside { Ok((offset, len)) } else { Err(Restart) }
     }
     fn order(&self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
         let end = at.checked_add(len).ok_or(Restart)?;

@@ -19,7 +19,7 @@ use argali_txn::{Edit, Txn, Undo};
 
 use super::descent::{Attempt, retry};
 use super::locks::REMOVE;
-use super::node::{self, LeafCell, SLOT_BYTES};
+use super::node::{LeafCell, SLOT_BYTES};
 use super::{BTree, fill};
 use crate::fault::corrupt;
 
@@ -64,10 +64,9 @@ impl BTree {
                 gained += cell.len + SLOT_BYTES;
                 left -= 1;
             } else if cell.used() < cell.len {
-                let Some(bytes) = copy.cell(slot) else {
+                let Some((head, bytes)) = copy.head(slot).zip(copy.cell(slot)) else {
                     return Err(corrupt(self.pool(), page.id(), "has a cell outside itself").into());
                 };
-                let head = node::head(cell.key(copy));
                 ops.push(PageOp::Replace { slot: slot as u16, head, cell: &bytes[..cell.used()] });
                 gained += cell.len - cell.used();
             }

@@ -3,10 +3,14 @@
 //! Slots are in key order. A probe goes only as far as it must:
 //!
 //! ```text
-//!  head in the slot      4 bytes    decides unless equal (small numbers as keys: all are)
-//!  first word of a key   8 bytes    decides unless equal and one of the keys is longer
-//!  whole keys                       byte by byte
+//!  head in the slot      4 bytes behind the prefix     decides unless equal
+//!  first word of a key   8 bytes                       decides unless equal and one key is longer
+//!  whole keys                                          word by word
 //! ```
+//!
+//! Heads ([`super::heads`]) speak of keys that begin as all keys of the node do. Whether the wanted key does
+//! is asked at the end, of a key that is looked at anyway: if it does not, it belongs before or
+//! behind all of them, and what the heads said is forgotten.
 //!
 //! Written over [`View`], so latched pages and glimpses share it.
 
@@ -15,22 +19,28 @@ use std::cmp::Ordering;
 use argali_base::PageId;
 use argali_buffer_pool::Restart;
 
-use super::node::{INNER_HEADER, InnerCell, LeafCell, View, head};
+use super::heads::head;
+use super::node::{self, InnerCell, LeafCell, View};
 
 /// A key looked for, with what most probes compare.
 struct Wanted<'k> {
     key: &'k [u8],
+    /// Leading bytes that the node's heads leave out.
+    skip: usize,
     head: u32,
     /// First eight bytes, big-endian, padded with zeros.
     first: u64,
 }
 
 impl<'k> Wanted<'k> {
-    fn new(key: &'k [u8]) -> Self {
-        let mut first = [0; 8];
-        let len = key.len().min(8);
-        first[..len].copy_from_slice(&key[..len]);
-        Self { key, head: head(key), first: u64::from_be_bytes(first) }
+    #[inline]
+    fn new(key: &'k [u8], skip: usize) -> Self {
+        let first = key.first_chunk().copied().unwrap_or_else(|| {
+            let mut first = [0; 8];
+            first[..key.len()].copy_from_slice(key);
+            first
+        });
+        Self { key, skip, head: head(key, skip), first: u64::from_be_bytes(first) }
     }
 
     /// How the stored key of `len` bytes at `at` compares with the one looked for.
@@ -45,6 +55,23 @@ impl<'k> Wanted<'k> {
             unequal => Ok(unequal),
         }
     }
+
+    /// How the prefix of a node's keys, one of which has `len` bytes at `at`, compares with the beginning
+    /// of the one looked for.
+    #[inline]
+    fn prefix_order(&self, view: &impl View, at: usize, len: usize) -> Result<Ordering, Restart> {
+        if self.skip > len {
+            return Err(Restart);
+        }
+        match self.skip {
+            0 => Ok(Ordering::Equal),
+            skip @ 1..=8 if skip <= self.key.len() => {
+                let mask = u64::MAX << (64 - 8 * skip);
+                Ok(view.word(at, skip)?.swap_bytes().cmp(&(self.first & mask)))
+            }
+            skip => view.order(at, skip, &self.key[..skip.min(self.key.len())]),
+        }
+    }
 }
 
 /// Where a key is, or belongs, in a leaf.
@@ -54,20 +81,24 @@ pub(super) struct Place {
     pub(super) slot: usize,
     /// The cell at `slot`, when its key is the one looked for.
     pub(super) found: Option<LeafCell>,
+    /// Whether the key begins as all keys of the leaf do.
+    pub(super) shares: bool,
 }
 
 /// Finds `key` in a leaf.
 pub(super) fn in_leaf(view: &impl View, key: &[u8]) -> Result<Place, Restart> {
-    let wanted = Wanted::new(key);
-    let (mut low, mut high) = (0, view.slot_count()?);
+    let wanted = Wanted::new(key, node::skip(view)?);
+    let count = view.slot_count()?;
+    let (mut low, mut high) = (0, count);
     while low < high {
         let mid = low + (high - low) / 2;
-        let (at, len, head) = view.slot(mid)?;
-        let order = match head.cmp(&wanted.head) {
+        let order = match view.head(mid)?.cmp(&wanted.head) {
             Ordering::Equal => {
-                let cell = LeafCell::at(view, at, len)?;
+                let cell = LeafCell::read(view, mid)?;
                 match wanted.order(view, cell.key_at(), cell.key_len)? {
-                    Ordering::Equal => return Ok(Place { slot: mid, found: Some(cell) }),
+                    Ordering::Equal => {
+                        return Ok(Place { slot: mid, found: Some(cell), shares: true });
+                    }
                     unequal => unequal,
                 }
             }
@@ -75,7 +106,25 @@ pub(super) fn in_leaf(view: &impl View, key: &[u8]) -> Result<Place, Restart> {
         };
         if order == Ordering::Less { low = mid + 1 } else { high = mid }
     }
-    Ok(Place { slot: low, found: None })
+    missing(view, &wanted, low, count)
+}
+
+/// Where a key belongs in a leaf that has not got it; `slot` is what the heads say.
+fn missing(
+    view: &impl View,
+    wanted: &Wanted<'_>,
+    slot: usize,
+    count: usize,
+) -> Result<Place, Restart> {
+    let Some(last) = count.checked_sub(1) else {
+        return Ok(Place { slot: 0, found: None, shares: wanted.skip == 0 });
+    };
+    let near = LeafCell::read(view, slot.min(last))?;
+    Ok(match wanted.prefix_order(view, near.key_at(), near.key_len)? {
+        Ordering::Equal => Place { slot, found: None, shares: true },
+        Ordering::Less => Place { slot: count, found: None, shares: false },
+        Ordering::Greater => Place { slot: 0, found: None, shares: false },
+    })
 }
 
 /// The slot and child of an inner node under which `key` belongs: the last separator not above it.
@@ -101,34 +150,45 @@ fn child_before(
     key: &[u8],
     past: impl Fn(Ordering) -> bool,
 ) -> Result<(usize, PageId), Restart> {
-    let wanted = Wanted::new(key);
+    let wanted = Wanted::new(key, node::skip(view)?);
+    let count = view.slot_count()?;
     // Slot 0 stands for minus infinity: it is never compared.
-    let (mut low, mut high) = (1, view.slot_count()?);
+    let (mut low, mut high) = (1, count);
     while low < high {
         let mid = low + (high - low) / 2;
-        let (at, len, head) = view.slot(mid)?;
-        let order = match head.cmp(&wanted.head) {
+        let order = match view.head(mid)?.cmp(&wanted.head) {
             Ordering::Equal => {
-                let len = len.checked_sub(INNER_HEADER).ok_or(Restart)?;
-                wanted.order(view, at + INNER_HEADER, len)?
+                let cell = InnerCell::read(view, mid)?;
+                wanted.order(view, cell.separator_at, cell.separator_len)?
             }
             unequal => unequal,
         };
         if past(order) { high = mid } else { low = mid + 1 }
     }
     let slot = low - 1;
-    Ok((slot, InnerCell::read(view, slot)?.child))
+    let cell = InnerCell::read(view, slot)?;
+    if wanted.skip == 0 || count < 2 {
+        return Ok((slot, cell.child));
+    }
+    let near = if slot == 0 { InnerCell::read(view, 1)? } else { cell };
+    match wanted.prefix_order(view, near.separator_at, near.separator_len)? {
+        Ordering::Equal => Ok((slot, cell.child)),
+        Ordering::Less => Ok((count - 1, InnerCell::read(view, count - 1)?.child)),
+        Ordering::Greater => Ok((0, InnerCell::read(view, 0)?.child)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use argali_pager::{PageKind, PageOp, PageSize};
+    use argali_base::Lsn;
+    use argali_pager::{PageBuf, PageKind, PageOp, PageRef, PageSize};
 
-    use super::super::node::push_leaf_cell;
+    use super::super::heads::{Heads, begin, common};
+    use super::super::node::{Stored, push_inner_cell, push_leaf_cell};
     use super::*;
 
     /// Keys on both sides of every step of a comparison: of 4, of 8 bytes, with zeros where padding is.
-    fn keys() -> Vec<Vec<u8>> {
+    fn tails() -> Vec<Vec<u8>> {
         let mut keys: Vec<Vec<u8>> = (0..13).map(|len| vec![0; len]).collect();
         for len in 1..13 {
             for (last, byte) in [(0, 1), (0, 255), (len - 1, 1), (len - 1, 255)] {
@@ -137,32 +197,131 @@ mod tests {
                 keys.push(key);
             }
         }
+        keys
+    }
+
+    /// Prefixes on both sides of the steps of comparing them.
+    const PREFIXES: [&[u8]; 6] =
+        [b"", b"p", b"prefix!", b"prefix!!", b"prefix!!!", b"a prefix, longer"];
+
+    /// Tails behind the prefix, and keys that do not have it.
+    fn wanted(prefix: &[u8]) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = tails().iter().map(|tail| [prefix, tail].concat()).collect();
+        for at in 0..prefix.len() {
+            for byte in [0, prefix[at] - 1, prefix[at] + 1, 255] {
+                keys.push([&prefix[..at], &[byte]].concat());
+                keys.push([&prefix[..at], &[byte], &prefix[at + 1..], &[0, 1, 0]].concat());
+            }
+            keys.push(prefix[..at].to_vec());
+        }
         keys.sort();
         keys.dedup();
         keys
     }
 
+    /// Every other key that has the prefix.
+    fn stored(prefix: &[u8]) -> Vec<Vec<u8>> {
+        let keys = wanted(prefix).into_iter().filter(|key| key.starts_with(prefix));
+        keys.step_by(2).collect()
+    }
+
+    /// A node of these keys whose heads leave out `skip` bytes. An inner node has a first child, too.
+    fn node(kind: PageKind, keys: &[Vec<u8>], skip: usize) -> PageBuf {
+        let level = u8::from(kind == PageKind::Inner);
+        let mut cells: Vec<(u32, Vec<u8>)> = Vec::new();
+        if kind == PageKind::Inner {
+            cells.push((0, 100_u64.to_le_bytes().to_vec()));
+        }
+        for (at, key) in keys.iter().enumerate() {
+            let mut cell = Vec::new();
+            match kind {
+                PageKind::Inner => push_inner_cell(&mut cell, PageId::new(101 + at as u64), key),
+                _ => push_leaf_cell(&mut cell, key, Stored::small(b"v")),
+            }
+            cells.push((head(key, skip), cell));
+        }
+        let mut ops = vec![PageOp::Format { kind, level, owner: 3 }];
+        ops.extend(begin(skip));
+        for (slot, (head, cell)) in cells.iter().enumerate() {
+            ops.push(PageOp::Insert { slot: slot as u16, head: *head, cell });
+        }
+        let mut page = PageBuf::new(PageSize::DEFAULT);
+        page.page_mut().apply(&ops, Lsn::new(64));
+        page
+    }
+
     #[test]
     fn every_key_is_found_and_every_other_one_has_its_place() {
-        let keys = keys();
-        let mut page = argali_pager::PageBuf::new(PageSize::DEFAULT);
-        let mut ops = vec![PageOp::Format { kind: PageKind::Leaf, level: 0, owner: 3 }];
-        let mut cells: Vec<Vec<u8>> = vec![Vec::new(); keys.len()];
-        for (key, cell) in keys.iter().zip(&mut cells).step_by(2) {
-            push_leaf_cell(cell, key, super::super::node::Stored::small(b"v"));
+        for prefix in PREFIXES {
+            let keys = stored(prefix);
+            for skip in 0..=prefix.len() {
+                let leaf = node(PageKind::Leaf, &keys, skip);
+                for key in wanted(prefix) {
+                    let place = in_leaf(&leaf.page(), &key).unwrap();
+                    let slot = keys.partition_point(|stored| *stored < key);
+                    let found = keys.get(slot) == Some(&key);
+                    assert_eq!((place.slot, place.found.is_some()), (slot, found), "{key:?}");
+                    assert_eq!(place.shares, key.starts_with(&prefix[..skip]), "{key:?}");
+                }
+            }
         }
-        for (slot, cell) in cells.iter().step_by(2).enumerate() {
-            ops.push(PageOp::Insert {
-                slot: slot as u16,
-                head: head(&cell[5..cell.len() - 1]),
-                cell,
-            });
+    }
+
+    #[test]
+    fn every_key_goes_to_the_child_it_belongs_to() {
+        for prefix in PREFIXES {
+            let keys = stored(prefix);
+            for skip in 0..=prefix.len() {
+                let inner = node(PageKind::Inner, &keys, skip);
+                for key in wanted(prefix) {
+                    let at = keys.partition_point(|stored| *stored <= key);
+                    let expected = (at, PageId::new(100 + at as u64));
+                    assert_eq!(in_inner(&inner.page(), &key), Ok(expected), "{key:?}");
+                    let below = keys.partition_point(|stored| *stored < key);
+                    let expected = (below, PageId::new(100 + below as u64));
+                    assert_eq!(below_in_inner(&inner.page(), &key), Ok(expected), "{key:?}");
+                }
+            }
         }
-        page.page_mut().apply(&ops, argali_base::Lsn::new(64));
-        for (at, key) in keys.iter().enumerate() {
-            let place = in_leaf(&page.page(), key).unwrap();
-            assert_eq!(place.slot, at.div_ceil(2), "{key:?}");
-            assert_eq!(place.found.is_some(), at.is_multiple_of(2), "{key:?}");
+    }
+
+    /// Keys enter a leaf one after the other; heads and prefix are right after each.
+    fn enter(page: &mut PageBuf, key: &[u8], lsn: u64) {
+        let before = page.clone();
+        let place = in_leaf(&before.page(), key).unwrap();
+        let (heads, skip) = Heads::before(before.page(), key).unwrap();
+        assert!(place.shares || heads.is_some());
+        let mut cell = Vec::new();
+        push_leaf_cell(&mut cell, key, Stored::small(b"v"));
+        let insert = PageOp::Insert { slot: place.slot as u16, head: head(key, skip), cell: &cell };
+        let ops: Vec<_> = heads.iter().map(Heads::op).chain([insert]).collect();
+        page.page_mut().apply(&ops, Lsn::new(lsn));
+    }
+
+    fn keys_of(page: PageRef<'_>) -> Vec<Vec<u8>> {
+        let key = |slot| LeafCell::read(&page, slot).unwrap().key(page).to_vec();
+        (0..page.slot_count()).map(key).collect()
+    }
+
+    #[test]
+    fn heads_follow_the_keys_that_enter() {
+        let mut leaf = node(PageKind::Leaf, &[], 0);
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for (n, number) in
+            [5_u64, 9, 1, 7, 3, 2, 8, 4, 200, 255, 256, 1 << 40, 6].iter().enumerate()
+        {
+            keys.push(number.to_be_bytes().to_vec());
+            enter(&mut leaf, &keys[n], 100 + n as u64);
+            let (page, mut sorted) = (leaf.page(), keys.clone());
+            sorted.sort();
+            assert_eq!(keys_of(page), sorted);
+            let shared = common(&sorted[0], &sorted[n]);
+            let skip = if keys.len() < 8 { 0 } else { shared };
+            assert_eq!(page.skip(), skip, "{} keys", keys.len());
+            for (slot, key) in sorted.iter().enumerate() {
+                assert_eq!(page.head(slot), Some(head(key, skip)));
+            }
         }
+        assert_eq!(leaf.page().skip(), 2, "2^40 stands in the third byte");
     }
 }

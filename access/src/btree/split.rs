@@ -20,11 +20,12 @@
 //! stay (keys in ascending order fill pages). The separator is the shortest that separates.
 
 use argali_base::{PageId, Result};
-use argali_buffer_pool::PageWrite;
+use argali_buffer_pool::{PageWrite, Restart};
 use argali_pager::{PageBuf, PageKind, PageOp, PageRef};
 use argali_txn::{Edit, Txn, Undo};
 
 use super::descent::{Attempt, Stop, retry};
+use super::heads::{self, Entry, Heads, common, head};
 use super::node::{self, InnerCell, LEVEL_MAX, LeafCell, SLOT_BYTES};
 use super::{BTree, fill, search};
 use crate::fault::corrupt;
@@ -93,19 +94,23 @@ impl BTree {
         let cut = self.cut(&left, key, level)?;
         let mut cell = Vec::with_capacity(node::INNER_HEADER + cut.separator.len());
         node::push_inner_cell(&mut cell, id, &cut.separator);
-        let head = node::head(&cut.separator);
-        let link_in = [PageOp::Insert { slot: slot as u16 + 1, head, cell: &cell }];
-        if !link_in[0].fits(parent.page()) {
+        let entry =
+            self.inspect(&parent, |page| Entry::new(*page, slot + 1, (&cut.separator, &cell)))?;
+        if !entry.fits(parent.page()) {
             return Ok(Split::ParentFull(cell.len() + SLOT_BYTES));
         }
         let Some(mut map) = self.space().try_map(id, patient)? else { return Err(Stop::Again) };
         let copy = self.copy_of(&left);
-        let moved = self.moved(copy.page(), cut.at..copy.page().slot_count(), copy.page().link());
-        let kept = [PageOp::Truncate { slot: cut.at as u16 }, PageOp::SetLink { link: id.get() }];
+        let (page, count) = (copy.page(), copy.page().slot_count());
+        let moved = self.inspect(&left, |_| self.moved(page, cut.at..count, page.link()))?;
+        let heads = self.inspect(&left, |page| Heads::after_cut(*page, cut.at))?;
+        let mut kept = vec![PageOp::Truncate { slot: cut.at as u16 }];
+        kept.extend(heads.as_ref().map(Heads::op));
+        kept.push(PageOp::SetLink { link: id.get() });
         let edits = &mut [
             Edit { page: &mut left, ops: &kept },
             Edit { page: &mut right, ops: &moved },
-            Edit { page: &mut parent, ops: &link_in },
+            Edit { page: &mut parent, ops: &entry.ops() },
             Edit { page: &mut map, ops: &[self.space().bit(id, true)] },
         ];
         txn.update(edits, Undo::Never);
@@ -132,15 +137,16 @@ impl BTree {
         let cut = self.cut(&root, key, level)?;
         let Some(mut map) = self.space().try_map(left_id, true)? else { return Err(Stop::Again) };
         let copy = self.copy_of(&root);
-        let low = self.moved(copy.page(), 0..cut.at, right_id.get());
-        let high = self.moved(copy.page(), cut.at..copy.page().slot_count(), 0);
+        let (page, count) = (copy.page(), copy.page().slot_count());
+        let low = self.inspect(&root, |_| self.moved(page, 0..cut.at, right_id.get()))?;
+        let high = self.inspect(&root, |_| self.moved(page, cut.at..count, 0))?;
         let mut cells = [Vec::new(), Vec::new()];
         node::push_inner_cell(&mut cells[0], left_id, &[]);
         node::push_inner_cell(&mut cells[1], right_id, &cut.separator);
         let above = [
             self.format(PageKind::Inner, level + 1),
             PageOp::Insert { slot: 0, head: 0, cell: &cells[0] },
-            PageOp::Insert { slot: 1, head: node::head(&cut.separator), cell: &cells[1] },
+            PageOp::Insert { slot: 1, head: head(&cut.separator, 0), cell: &cells[1] },
         ];
         let bits = [self.space().bit(left_id, true), self.space().bit(right_id, true)];
         let edits = &mut [
@@ -210,7 +216,7 @@ impl BTree {
                 search::in_inner(page, key)?.0 + 1 == count
             };
             let ascending = last && page.link() == 0;
-            let at = cut_at(*page, ascending).ok_or(argali_buffer_pool::Restart)?;
+            let at = cut_at(*page, ascending).ok_or(Restart)?;
             let separator = if level == 0 {
                 let before = LeafCell::read(page, at - 1)?.key(*page);
                 separate(before, LeafCell::read(page, at)?.key(*page))
@@ -227,23 +233,24 @@ impl BTree {
         page: PageRef<'a>,
         slots: std::ops::Range<usize>,
         link: u64,
-    ) -> Vec<PageOp<'a>> {
+    ) -> Result<Vec<PageOp<'a>>, Restart> {
         let kind = if page.level() == 0 { PageKind::Leaf } else { PageKind::Inner };
-        let mut ops = Vec::with_capacity(slots.len() + 2);
+        let skip = heads::longest(page, slots.clone())?;
+        let mut ops = Vec::with_capacity(slots.len() + 3);
         ops.push(self.format(kind, page.level()));
+        ops.extend(heads::begin(skip));
         for (slot, from) in slots.enumerate() {
-            let cell = page.cell(from).expect("the cut was inspected under this latch");
-            let head = page.head(from).expect("a cell has a slot");
+            let cell = page.cell(from).ok_or(Restart)?;
             // The first cell of an inner node stands for minus infinity: no separator.
-            let (cell, head) = if kind == PageKind::Inner && slot == 0 {
-                (&cell[..node::INNER_HEADER.min(cell.len())], 0)
+            let (cell, head) = if slot < heads::first_key(page) {
+                (cell.get(..node::INNER_HEADER).ok_or(Restart)?, 0)
             } else {
-                (cell, head)
+                (cell, head(heads::key(page, from)?, skip))
             };
             ops.push(PageOp::Insert { slot: slot as u16, head, cell });
         }
         ops.push(PageOp::SetLink { link });
-        ops
+        Ok(ops)
     }
 
     /// The page as it is, so that its cells can be borrowed while it changes.
@@ -279,8 +286,7 @@ fn cut_at(page: PageRef<'_>, ascending: bool) -> Option<usize> {
 
 /// The shortest prefix of `right` that is greater than `left` (which is less than `right`).
 pub(super) fn separate<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
-    let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
-    &right[..(common + 1).min(right.len())]
+    &right[..(common(left, right) + 1).min(right.len())]
 }
 
 #[cfg(test)]

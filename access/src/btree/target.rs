@@ -7,10 +7,10 @@
 use argali_base::PageId;
 use argali_buffer_pool::{PageWrite, Restart};
 
-use super::BTree;
 use super::descent::{Attempt, Node, Stop};
 use super::node::{self, LeafCell, View};
 use super::search;
+use super::{BTree, heads};
 use crate::fault::corrupt;
 
 /// A leaf to be changed.
@@ -38,6 +38,8 @@ pub(super) struct Spot {
     pub(super) found: Option<LeafCell>,
     /// Cells in the leaf.
     pub(super) count: usize,
+    /// Whether the key begins as all keys of the leaf do.
+    pub(super) shares: bool,
     /// Right sibling of the leaf.
     pub(super) link: Option<PageId>,
 }
@@ -46,7 +48,12 @@ impl Spot {
     fn read(view: &impl View, key: &[u8]) -> Result<Self, Restart> {
         let place = search::in_leaf(view, key)?;
         let (count, link) = (view.slot_count()?, node::link(view)?);
-        Ok(Self { slot: place.slot, found: place.found, count, link })
+        Ok(Self { slot: place.slot, found: place.found, count, shares: place.shares, link })
+    }
+
+    /// Whether the leaf needs new heads before the key enters.
+    pub(super) fn changes_heads(&self) -> bool {
+        !self.shares || heads::reconsiders(self.count)
     }
 
     /// Whether the next key stands in the same leaf.

@@ -13,6 +13,7 @@ use argali_txn::{Edit, Undo};
 
 use super::BTree;
 use super::descent::Attempt;
+use super::heads::head;
 use super::node::{self, LEAF_HEADER, LeafCell, Stored};
 use super::target::Target;
 use super::undo::{self, Kind};
@@ -47,7 +48,7 @@ impl BTree {
         } else {
             node::push_leaf_cell(work.buffer, work.key, value);
             let (body, longer) = work.buffer.split_at(body_len);
-            let head = node::head(work.key);
+            let head = head(work.key, page.page().skip());
             let ops = [PageOp::Replace { slot: slot as u16, head, cell: longer }];
             if !ops[0].fits(page.page()) {
                 drop(page);

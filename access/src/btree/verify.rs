@@ -4,7 +4,7 @@
 //!  bounds   low ≤ every key of the subtree < high      handed down from the separators
 //!  levels   a child is one below its parent            so the walk ends
 //!  links    the nodes of a level, in key order, link each to the next, the last to none
-//!  pages    kind, owner, slots and heap sound, heads right, no page met twice
+//!  pages    kind, owner, slots and heap sound, prefix and heads right, no page met twice
 //! ```
 //!
 //! The walk copies one page at a time and holds no latch between pages. Writers must be kept out (a lock
@@ -15,6 +15,7 @@ use argali_base::{PageId, Result};
 use argali_pager::{PageBuf, PageRef};
 
 use super::BTree;
+use super::heads::{common, head};
 use super::node::{self, InnerCell, LeafCell, Stored};
 use crate::Survey;
 use crate::overflow::{self, Reference};
@@ -217,7 +218,12 @@ impl Check<'_> {
             self.survey
                 .fault(at.page, format_args!("has a key {slot} outside the bounds of its parent"));
         }
-        if page.head(slot) != Some(node::head(key)) {
+        if before.is_some_and(|before| common(before, key) < page.skip()) {
+            let what =
+                format_args!("has a key {slot} that does not share the prefix of the others");
+            self.survey.fault(at.page, what);
+        }
+        if page.head(slot) != Some(head(key, page.skip())) {
             self.survey.fault(at.page, format_args!("has a wrong key head in slot {slot}"));
         }
     }

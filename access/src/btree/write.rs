@@ -16,7 +16,7 @@ use argali_txn::{LockMode, LockName, Txn};
 use super::descent::{Attempt, Stop, retry};
 use super::node::{LEAF_HEADER, Stored};
 use super::target::Target;
-use super::{BTree, Old, undo};
+use super::{BTree, Old, heads, undo};
 use crate::fault::corrupt;
 
 /// Log bytes of the operations beside the bytes they carry, generously.
@@ -163,7 +163,10 @@ impl BTree {
             return Ok(Done::Stopped);
         }
         let cell = LEAF_HEADER + work.key.len() + value.bytes.len();
-        let payload = OPS_BYTES + cell + undo::body_len(work.key.len(), old_len.unwrap_or(0));
+        let enters = spot.found.is_none() && spot.changes_heads();
+        let heads = if enters { heads::log_bytes(spot.count) } else { 0 };
+        let body = undo::body_len(work.key.len(), old_len.unwrap_or(0));
+        let payload = OPS_BYTES + cell + heads + body;
         let target = work.admit(target, payload)?;
         match (work.change, spot.found) {
             (Change::Delete, Some(cell)) => self.delete_at(work, target, (spot.slot, cell)),
