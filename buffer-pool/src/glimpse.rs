@@ -65,12 +65,12 @@ impl<'p> Words<'p> {
     }
 
     #[inline]
-    fn slot(self, slot: usize) -> Result<(usize, usize, u32), Restart> {
+    fn slot(self, slot: usize) -> Result<(usize, usize), Restart> {
         const { assert!(SLOT_BYTES == WORD, "a slot is read by one load") };
         let word = self.word(slot.saturating_add(HEADER_BYTES / WORD))?;
         let (offset, len) = ((word & 0xFFFF) as usize, ((word >> 16) & 0xFFFF) as usize);
         self.check(offset, len)?;
-        Ok((offset, len, (word >> 32) as u32))
+        Ok((offset, len))
     }
 
     fn compare(self, at: usize, len: usize, key: &[u8]) -> Result<Ordering, Restart> {
@@ -98,16 +98,20 @@ impl<'p> Words<'p> {
 
     fn copy(self, at: usize, len: usize, out: &mut Vec<u8>) -> Result<(), Restart> {
         self.check(at, len)?;
-        out.reserve(len);
-        let (mut place, end) = (at, at + len);
-        while place + WORD <= end {
-            out.extend_from_slice(&self.load(place, WORD)?.to_le_bytes());
-            place += WORD;
+        let start = out.len();
+        out.resize(start + len.next_multiple_of(WORD), 0);
+        if let ([whole @ .., last], _) = out[start..].as_chunks_mut::<WORD>() {
+            let (index, shift, count) = (at / WORD, at % WORD * 8, whole.len());
+            let mut low = self.word(index)?;
+            let words = self.cell.range(index + 1, index + 1 + count).ok_or(Restart)?;
+            for (chunk, high) in whole.iter_mut().zip(words) {
+                let both = u128::from(high) << 64 | u128::from(low);
+                *chunk = ((both >> shift) as u64).to_le_bytes();
+                low = high;
+            }
+            *last = self.load(at + count * WORD, len - count * WORD)?.to_le_bytes();
         }
-        if place < end {
-            let rest = end - place;
-            out.extend_from_slice(&self.load(place, rest)?.to_le_bytes()[..rest]);
-        }
+        out.truncate(start + len);
         Ok(())
     }
 }
@@ -204,23 +208,17 @@ impl<'p> PageGlimpse<'p> {
         Ok(count)
     }
 
-    /// What slot `slot` says: offset and length of its cell, checked to lie inside the page, and its
-    /// 4-byte key head.
-    #[inline]
-    pub fn slot(&self, slot: usize) -> Result<(usize, usize, u32), Restart> {
-        self.words.slot(slot)
-    }
-
     /// Offset and length of cell `slot`, checked to lie inside the page.
     #[inline]
     pub fn cell(&self, slot: usize) -> Result<(usize, usize), Restart> {
-        self.words.slot(slot).map(|(offset, len, _)| (offset, len))
+        self.words.slot(slot)
     }
 
-    /// The 4-byte key head of `slot`.
+    /// The 4-byte key head of `slot`. All that most probes of a search need, so nothing else of the slot is
+    /// looked at.
     #[inline]
     pub fn head(&self, slot: usize) -> Result<u32, Restart> {
-        self.words.slot(slot).map(|(_, _, head)| head)
+        self.words.word(HEADER_BYTES / WORD + slot).map(|word| (word >> 32) as u32)
     }
 
     /// Compares the `len` bytes at `at` with `key`.

@@ -238,6 +238,19 @@ impl BufferPool {
     /// somebody writes the page. The glimpse pins nothing.
     #[inline]
     pub fn glimpse(&self, id: PageId) -> Result<PageGlimpse<'_>> {
+        if let Some(latch) = self.table.latch(id) {
+            let seen = latch.glimpse();
+            if let Some(frame) = seen.frame() {
+                self.counters.hit();
+                return Ok(PageGlimpse::new(self, latch, seen, frame));
+            }
+        }
+        self.glimpse_absent(id)
+    }
+
+    /// A glimpse of a page that was not resident a moment ago.
+    #[cold]
+    fn glimpse_absent(&self, id: PageId) -> Result<PageGlimpse<'_>> {
         let latch = self.latch(id)?;
         loop {
             let seen = latch.glimpse();

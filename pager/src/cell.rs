@@ -50,6 +50,12 @@ impl PageCell {
         self.words.get(index).map(load)
     }
 
+    /// Words `from..to`, relaxed; `None` when they do not lie inside the page.
+    #[inline]
+    pub fn range(&self, from: usize, to: usize) -> Option<impl Iterator<Item = u64>> {
+        self.words.get(from..to).map(|words| words.iter().map(load))
+    }
+
     /// Number of words.
     pub fn words(&self) -> usize {
         self.words.len()

@@ -27,7 +27,8 @@ use crate::fault::corrupt;
 /// A node somebody looks at. Patient ones are pinned by a shared latch.
 pub(super) struct Node<'p> {
     pub(super) glimpse: PageGlimpse<'p>,
-    pin: Option<PageRead<'p>>,
+    /// Boxed, because hardly any node has one and all are handed around.
+    pin: Option<Box<PageRead<'p>>>,
 }
 
 impl<'p> Node<'p> {
@@ -43,17 +44,17 @@ impl<'p> Node<'p> {
     }
 }
 
-/// What a step down found.
-enum Step {
-    Arrived,
-    Down(PageId),
-}
-
 impl BTree {
     /// Looks at page `id`; a patient look latches it, too.
+    #[inline]
     pub(super) fn open_node(&self, id: PageId, patient: bool) -> Result<Node<'_>> {
-        let pin = if patient { Some(self.pool().read(id)?) } else { None };
+        let pin = if patient { Some(self.pin(id)?) } else { None };
         Ok(Node { glimpse: self.pool().glimpse(id)?, pin })
+    }
+
+    #[cold]
+    fn pin(&self, id: PageId) -> Result<Box<PageRead<'_>>> {
+        self.pool().read(id).map(Box::new)
     }
 
     /// Reads something out of a glimpse. Nonsense on a page that did not change is damage.
@@ -76,6 +77,7 @@ impl BTree {
         read(&page.page()).map_err(|Restart| self.nonsense(page.id()))
     }
 
+    #[cold]
     fn nonsense(&self, id: PageId) -> Stop {
         let what = format!("is no sound node of the tree with root {}", self.root());
         Stop::Failed(corrupt(self.pool(), id, what))
@@ -95,24 +97,25 @@ impl BTree {
         mut choose: impl FnMut(&PageGlimpse<'_>) -> Result<PageId, Restart>,
     ) -> Attempt<(Node<'_>, u8)> {
         let mut node = self.open_node(self.root(), patient)?;
-        let mut here = self.look(&node.glimpse, |view| node::level(view, self.owner))?;
+        // The root says how high the tree is.
+        let mut expected = None;
         loop {
-            let step = self.look(&node.glimpse, |view| {
-                if node::level(view, self.owner)? != here {
+            let (here, child) = self.look(&node.glimpse, |view| {
+                let here = node::level(view, self.owner)?;
+                if expected.is_some_and(|expected| expected != here) {
                     return Err(Restart);
                 }
-                if here <= level {
-                    return Ok(Step::Arrived);
-                }
-                choose(view).map(Step::Down)
+                let child = if here > level { Some(choose(view)?) } else { None };
+                Ok((here, child))
             })?;
-            let Step::Down(child) = step else { return Ok((node, here)) };
+            let Some(child) = child else { return Ok((node, here)) };
             node = self.step_down(&node, child, patient)?;
-            here -= 1;
+            expected = Some(here - 1);
         }
     }
 
     /// Looks at `child`, of which `parent` said it belongs there, and asks the parent again.
+    #[inline]
     pub(super) fn step_down(
         &self,
         parent: &Node<'_>,

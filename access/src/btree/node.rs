@@ -55,7 +55,8 @@ pub(super) trait View {
 
 /// Level of a node of the tree rooted at `owner` (0 = leaf); `Restart` when it is no such node.
 pub(super) fn level(view: &impl View, owner: PageId) -> Result<u8, Restart> {
-    let (kind, level) = (view.word(KIND_AT, 1)? as u8, view.word(LEVEL_AT, 1)? as u8);
+    let first = view.word(0, 8)?.to_le_bytes();
+    let (kind, level) = (first[KIND_AT], first[LEVEL_AT]);
     let fits = match level {
         0 => kind == PageKind::Leaf as u8,
         1..=LEVEL_MAX => kind == PageKind::Inner as u8,

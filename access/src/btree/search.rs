@@ -40,7 +40,14 @@ impl<'k> Wanted<'k> {
             first[..key.len()].copy_from_slice(key);
             first
         });
-        Self { key, skip, head: head(key, skip), first: u64::from_be_bytes(first) }
+        let first = u64::from_be_bytes(first);
+        // Usually the head stands in the first word.
+        let head = match skip {
+            0..=4 => (first << (8 * skip) >> 32) as u32,
+            5..=7 if key.len() <= 8 => (first << (8 * skip) >> 32) as u32,
+            _ => head(key, skip),
+        };
+        Self { key, skip, head, first }
     }
 
     /// How the stored key of `len` bytes at `at` compares with the one looked for.
@@ -92,19 +99,20 @@ pub(super) fn in_leaf(view: &impl View, key: &[u8]) -> Result<Place, Restart> {
     let (mut low, mut high) = (0, count);
     while low < high {
         let mid = low + (high - low) / 2;
-        let order = match view.head(mid)?.cmp(&wanted.head) {
+        match view.head(mid)?.cmp(&wanted.head) {
+            Ordering::Less => low = mid + 1,
+            Ordering::Greater => high = mid,
             Ordering::Equal => {
                 let cell = LeafCell::read(view, mid)?;
                 match wanted.order(view, cell.key_at(), cell.key_len)? {
+                    Ordering::Less => low = mid + 1,
+                    Ordering::Greater => high = mid,
                     Ordering::Equal => {
                         return Ok(Place { slot: mid, found: Some(cell), shares: true });
                     }
-                    unequal => unequal,
                 }
             }
-            unequal => unequal,
-        };
-        if order == Ordering::Less { low = mid + 1 } else { high = mid }
+        }
     }
     missing(view, &wanted, low, count)
 }
@@ -156,14 +164,15 @@ fn child_before(
     let (mut low, mut high) = (1, count);
     while low < high {
         let mid = low + (high - low) / 2;
-        let order = match view.head(mid)?.cmp(&wanted.head) {
+        match view.head(mid)?.cmp(&wanted.head) {
+            Ordering::Less => low = mid + 1,
+            Ordering::Greater => high = mid,
             Ordering::Equal => {
                 let cell = InnerCell::read(view, mid)?;
-                wanted.order(view, cell.separator_at, cell.separator_len)?
+                let order = wanted.order(view, cell.separator_at, cell.separator_len)?;
+                if past(order) { high = mid } else { low = mid + 1 }
             }
-            unequal => unequal,
-        };
-        if past(order) { high = mid } else { low = mid + 1 }
+        }
     }
     let slot = low - 1;
     let cell = InnerCell::read(view, slot)?;
