@@ -128,7 +128,8 @@ fn compare(args: &Args) -> Result<()> {
         eprintln!("{}", report::table(&measured[measured.len() - 1..], false));
     }
     comparison.end()?;
-    println!("{}", report::table(&measured, args.markdown));
+    println!("{}\n", report::table(&measured, args.markdown));
+    println!("{}", report::summary(&measured, args.markdown));
     Ok(())
 }
 

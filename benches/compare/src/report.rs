@@ -1,6 +1,6 @@
 //! From slices to rows: medians, paired ratios against the best peer, a table, Markdown, JSON lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
@@ -43,6 +43,15 @@ impl Measured {
         Some(Verdict { best: best.clone(), ratio: median(ratios), least, greatest })
     }
 
+    /// Ratio and spread in words, for an engine of ours that was measured beside a peer.
+    fn against_best(&self, store: &str) -> (String, String) {
+        let ours = store.starts_with("argali") && self.slices.contains_key(store);
+        let verdict = if ours { self.verdict(store) } else { None };
+        verdict.map_or_else(Default::default, |v| {
+            (format!("{:.2} × {}", v.ratio, v.best), format!("{:.2}–{:.2}", v.least, v.greatest))
+        })
+    }
+
     fn mean(&self, store: &str, field: impl Fn(&Slice) -> f64) -> f64 {
         let slices = &self.slices[store];
         slices.iter().map(field).sum::<f64>() / slices.len() as f64
@@ -54,10 +63,7 @@ impl Measured {
         };
         let ops = self.mean(store, answer("ops")).max(1.0);
         let per_op = |total: f64| total / ops;
-        let verdict = store.starts_with("argali").then(|| self.verdict(store)).flatten();
-        let (ratio, spread) = verdict.map_or_else(Default::default, |v| {
-            (format!("{:.2} × {}", v.ratio, v.best), format!("{:.2}–{:.2}", v.least, v.greatest))
-        });
+        let (ratio, spread) = self.against_best(store);
         let goal =
             if store == "argali" { format!("{:.2}", self.workload.goal) } else { String::new() };
         vec![
@@ -113,13 +119,42 @@ const HEAD: [&str; 14] = [
     "foreign CPU s",
 ];
 
-/// The table, for a terminal or as Markdown.
-pub(crate) fn table(measured: &[Measured], markdown: bool) -> String {
+fn empty(markdown: bool) -> Table {
     let mut table = Table::new();
     let line = LineStyle::none().fill('─').junction('─');
     let plain = TableStyle::new().header_separator(line);
-    let style = if markdown { ASCII_MARKDOWN } else { plain };
-    table.load_style(style).set_header(HEAD);
+    table.load_style(if markdown { ASCII_MARKDOWN } else { plain });
+    table
+}
+
+/// Every engine's median rate, a line a workload, and ours against the best peer's.
+pub(crate) fn summary(measured: &[Measured], markdown: bool) -> String {
+    let engines: BTreeSet<&String> = measured.iter().flat_map(|row| row.slices.keys()).collect();
+    let mut table = empty(markdown);
+    let tail = ["ratio", "min–max", "read committed", "goal"].map(str::to_owned);
+    let head = std::iter::once("workload".to_owned());
+    table.set_header(head.chain(engines.iter().copied().cloned()).chain(tail));
+    for row in measured {
+        let rates = engines.iter().map(|engine| match row.slices.get(*engine) {
+            Some(_) => rate(median(row.rates(engine))),
+            None => String::new(),
+        });
+        let (ratio, spread) = row.against_best("argali");
+        let (committed, _) = row.against_best("argali-rc");
+        let goal = format!("{:.2}", row.workload.goal);
+        let name = std::iter::once(row.workload.name.to_owned());
+        table.add_row(name.chain(rates).chain([ratio, spread, committed, goal]));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// All there is to know of each engine and workload, for a terminal or as Markdown.
+pub(crate) fn table(measured: &[Measured], markdown: bool) -> String {
+    let mut table = empty(markdown);
+    table.set_header(HEAD);
     for row in measured {
         for store in row.slices.keys() {
             table.add_row(row.cells(store));
