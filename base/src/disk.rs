@@ -122,6 +122,12 @@ pub trait File: Send + Sync + Debug {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
     /// Makes contents and length durable.
     fn sync(&self) -> io::Result<()>;
+    /// Writes all of `buf` at `offset`, into bytes the file has already, and makes those durable: a write and a
+    /// sync, unless the file knows a shorter way. After an error nothing is known, as after a failed sync.
+    fn write_through(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(buf, offset)?;
+        self.sync()
+    }
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.

@@ -38,16 +38,23 @@ pub use back::{
 
 /// Sleeping on a 32-bit word until its value changes.
 pub mod futex {
+    use std::time::Duration;
+
     use super::{AtomicU32, back};
 
     /// Sleeps while `word` holds `expected`; may wake for no reason.
     pub fn wait(word: &AtomicU32, expected: u32) {
-        back::futex_wait(word, expected);
+        back::futex_wait(word, expected, None);
+    }
+
+    /// As [`wait`], but at most `timeout`.
+    pub fn wait_for(word: &AtomicU32, expected: u32, timeout: Duration) {
+        back::futex_wait(word, expected, Some(timeout));
     }
 
     /// Wakes every sleeper on `word`. Change the word first.
     pub fn wake_all(word: &AtomicU32) {
-        back::futex_wake(word, usize::MAX);
+        back::futex_wake(word, i32::MAX as u32);
     }
 
     /// Wakes one sleeper on `word`. Change the word first.
@@ -161,5 +168,8 @@ mod tests {
         futex::wake_all(&word);
         sleeper.join().unwrap();
         futex::wait(&word, 0);
+        let clock = Clock::system();
+        futex::wait_for(&word, 1, Duration::from_millis(2));
+        assert!(clock.now() >= Duration::from_millis(2), "nobody changes it, so time is up");
     }
 }

@@ -169,3 +169,28 @@ fn direct_io_works_or_says_why_not() {
     assert_eq!(out, back);
     assert!(Path::new(disk.root()).join("data").exists());
 }
+
+#[test]
+fn what_is_written_through_and_what_is_not_are_one_file() {
+    let (_dir, disk) = temp();
+    let disk = disk.with_write_through("log");
+    disk.make_dir("log").unwrap();
+    assert_eq!(disk.open("other", OpenMode::Create).unwrap().alignment(), 1);
+    let file = disk.open("log/a", OpenMode::Create).unwrap();
+    assert_eq!(file.alignment(), 4096);
+    let mut memory = Vec::new();
+    // Small writes past the cache, large ones through it, each over what the other left.
+    for (round, blocks) in [(1, 32), (2, 1), (3, 64), (4, 16), (5, 17)] {
+        let out = aligned(&mut memory, blocks * 4096);
+        out.fill(round);
+        file.write_through(out, 4096).unwrap();
+        let mut back = vec![0; blocks * 4096];
+        file.read_exact_at(&mut back, 4096).unwrap();
+        assert!(back.iter().all(|byte| *byte == round), "round {round}");
+    }
+    let mut block = [0; 4096];
+    file.read_exact_at(&mut block, 4096 * 63).unwrap();
+    assert_eq!(block, [3; 4096]);
+    let read_only = disk.open("log/a", OpenMode::ReadOnly).unwrap();
+    assert!(read_only.write_through(aligned(&mut memory, 4096), 0).is_err());
+}

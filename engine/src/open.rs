@@ -27,7 +27,7 @@ use argali_recovery::{Parts, RecoveryObserver, Repairer, Report, Restarted, Sile
 use argali_txn::{TxnManager, UndoHandlers};
 use argali_wal::{Control, ControlFile, Wal};
 
-use crate::create::{DATA, DOUBLEWRITE, Found, create, look};
+use crate::create::{DATA, DOUBLEWRITE, Found, WAL_DIR, create, look};
 use crate::db::{Db, Engine, Shared};
 use crate::options::Options;
 use crate::prepared::Undecided;
@@ -102,7 +102,7 @@ impl Options {
         let disk = if create { OsDisk::create(path) } else { OsDisk::open(path) };
         let disk = disk.map_err(|e| at_path(path, e))?;
         let direct: &[&str] = if self.direct_io { &[DATA, DOUBLEWRITE] } else { &[] };
-        Ok(Arc::new(disk.with_direct_io(direct)))
+        Ok(Arc::new(disk.with_direct_io(direct).with_write_through(WAL_DIR)))
     }
 
     fn open_in<O: RecoveryObserver>(

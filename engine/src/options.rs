@@ -157,8 +157,8 @@ impl Options {
 
     /// Whether pages bypass the operating system's cache (`O_DIRECT`). Default false. With it the page
     /// cache is the only copy in memory, and how fast pages are read and written is the device's own
-    /// speed. The log does not: its syncs are what its writes wait for. Opening fails with an
-    /// [`Error::Io`] that says so where the file system cannot do it.
+    /// speed. The log does in any case, where it can: small flushes are written past it. Opening fails with
+    /// an [`Error::Io`] that says so where the file system cannot do it.
     #[must_use]
     pub fn direct_io(mut self, direct: bool) -> Self {
         self.direct_io = direct;

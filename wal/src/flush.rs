@@ -4,7 +4,8 @@
 //!   ring      … │ complete records │ …
 //!                ▼ copy
 //!   staging   │kept│ new bytes      │0000│      whole blocks of the file's alignment
-//!              ▼ write (one per segment and staging buffer), then sync each touched segment
+//!              ▼ one write, durable when it returns; when it takes several (one per segment and
+//!                staging buffer), those and then a sync of each touched segment
 //!   segments  │ block │ block │ block │
 //! ```
 //!
@@ -61,17 +62,23 @@ impl Flusher {
         end: u64,
         sync: bool,
     ) -> Result<()> {
-        let mut at = self.written;
-        self.grow((end - at) as usize);
-        while at < end {
-            at = self.write_some(ring, segments, at, end)?;
+        self.grow((end - self.written) as usize);
+        if sync && self.next_write(segments, end) == end {
+            return self.write_some(ring, end, |at, bytes| segments.write_through(at, bytes));
+        }
+        while self.written < end {
+            let next = self.next_write(segments, end);
+            let index = self.written / segments.size();
+            self.write_some(ring, next, |at, bytes| segments.write(at, bytes))?;
+            if self.touched.last() != Some(&index) {
+                self.touched.push(index);
+            }
         }
         for index in self.touched.drain(..) {
             if sync {
                 segments.sync(index)?;
             }
         }
-        self.written = end;
         Ok(())
     }
 
@@ -84,22 +91,28 @@ impl Flusher {
         }
     }
 
-    /// One write: as much as staging buffer and segment allow. Returns where the next one goes on.
-    fn write_some(&mut self, ring: &Ring, segments: &Segments, at: u64, end: u64) -> Result<u64> {
-        let index = at / segments.size();
+    /// Where the next write ends: as far as staging buffer and segment allow.
+    fn next_write(&self, segments: &Segments, end: u64) -> u64 {
         let room = (self.staging.len() - self.kept) as u64;
-        let len = (end - at).min(room).min(segments.end_of(index) - at) as usize;
-        let total = self.kept + len;
-        ring.copy_out(at, &mut self.staging[self.kept..total]);
+        end.min(self.written + room).min(segments.end_of(self.written / segments.size()))
+    }
+
+    /// One write of what lies between `written` and `end`.
+    fn write_some(
+        &mut self,
+        ring: &Ring,
+        end: u64,
+        write: impl FnOnce(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let total = self.kept + (end - self.written) as usize;
+        ring.copy_out(self.written, &mut self.staging[self.kept..total]);
         let padded = total.next_multiple_of(self.alignment);
         self.staging[total..padded].fill(0);
-        segments.write(at - self.kept as u64, &self.staging[..padded])?;
-        if self.touched.last() != Some(&index) {
-            self.touched.push(index);
-        }
+        write(self.written - self.kept as u64, &self.staging[..padded])?;
         let kept = total % self.alignment;
         self.staging.copy_within(total - kept..total, 0);
         self.kept = kept;
-        Ok(at + len as u64)
+        self.written = end;
+        Ok(())
     }
 }

@@ -175,6 +175,18 @@ impl Segments {
             .map_err(|error| self.health.poison(Error::io("write", &self.name(index), error)))
     }
 
+    /// Writes into one segment and makes it durable, as [`Segments::write`] and [`Segments::sync`] do. Everything
+    /// written to that segment before is durable already. A failure poisons.
+    pub(crate) fn write_through(&self, lsn: u64, bytes: &[u8]) -> Result<()> {
+        let index = lsn / self.size;
+        let file = self.existing(index)?;
+        let synced = match file.write_through(bytes, lsn % self.size) {
+            Err(_) if self.mutations.retry_sync => file.sync(),
+            first => first,
+        };
+        synced.map_err(|error| self.health.poison(Error::io("write", &self.name(index), error)))
+    }
+
     /// Makes the contents of segment `index` durable. A failure poisons.
     pub(crate) fn sync(&self, index: u64) -> Result<()> {
         let file = self.existing(index)?;

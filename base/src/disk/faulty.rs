@@ -229,7 +229,8 @@ struct FaultyFile {
     rules: Arc<Rules>,
 }
 
-// `write_batch` is not passed on: its default ends in `write_at`, where each write can fail.
+// `write_batch` and `write_through` are not passed on: their defaults end in `write_at` and `sync`, where each
+// call can fail.
 impl File for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let n = self.rules.count(Call::Read, &self.name, buf.len())?;

@@ -4,9 +4,13 @@
 //!  write_at  pwrite      sync      fdatasync (contents and, when it grew, the length)
 //!  batch     pwritev     sync_dir  fsync of the directory: its error is a failed sync
 //!  read_at   pread       lock      flock, so it dies with the process
+//!  write_through   one pwrite past the OS cache, where the directory is meant for it
 //! ```
 //!
-//! `O_DIRECT` is by name of file, because only callers that look at [`File::alignment`] can use it.
+//! `O_DIRECT` is by name of file or directory, because only callers that look at [`File::alignment`] can
+//! use it. A file to write through has two descriptors: everything but [`File::write_through`] takes the
+//! one that goes by the OS cache, and the kernel drops from that cache what the other one writes. Bytes
+//! written the one way are synced before they are written the other way, so neither finds the other's un-synced.
 //! Left out: `io_uring` (a batch seam is there for it) and preallocation by `fallocate` (the log
 //! writes zeros instead: a sync into unwritten extents costs twice).
 
@@ -22,6 +26,9 @@ use super::{Disk, DiskLock, File, OpenMode};
 
 /// Alignment that every Linux file system in use accepts for direct I/O.
 const DIRECT_ALIGNMENT: usize = 4096;
+/// Bytes written past the OS cache at most: beyond, the copy is little beside the transfer, and who reads the
+/// file soon (a restart after a kill) finds the bulk of it in memory.
+const THROUGH_BYTES_MAX: usize = 64 << 10;
 /// Buffers in one `pwritev`; the kernel's limit is 1024.
 const MAX_SLICES: usize = 256;
 
@@ -30,6 +37,7 @@ const MAX_SLICES: usize = 256;
 pub struct OsDisk {
     root: PathBuf,
     direct: Vec<String>,
+    through: Option<String>,
 }
 
 impl OsDisk {
@@ -56,7 +64,7 @@ impl OsDisk {
         if !fs::metadata(&root)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
-        Ok(Self { root, direct: Vec::new() })
+        Ok(Self { root, direct: Vec::new(), through: None })
     }
 
     /// Bypasses the OS cache (`O_DIRECT`) for the files called `names`: their [`File::alignment`] is
@@ -64,6 +72,15 @@ impl OsDisk {
     #[must_use]
     pub fn with_direct_io(mut self, names: &[&str]) -> Self {
         self.direct = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// Lets [`File::write_through`] bypass the OS cache (`O_DIRECT`) in directory `dir`, where the file system
+    /// can do that: a write and its sync are one call, which copies nothing. Their [`File::alignment`] is
+    /// 4096 bytes.
+    #[must_use]
+    pub fn with_write_through(mut self, dir: &str) -> Self {
+        self.through = Some(dir.to_owned());
         self
     }
 
@@ -82,16 +99,20 @@ impl Disk for OsDisk {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let path = self.path(name)?;
         let direct = self.direct.iter().any(|n| n == name);
+        let through = !direct && self.through.as_deref() == Some(super::split(name).0);
         let mut options = OpenOptions::new();
         options.read(true).write(mode != OpenMode::ReadOnly).create(mode == OpenMode::Create);
         if direct {
             options.custom_flags(OFlags::DIRECT.bits().cast_signed());
         }
-        let file = options.open(path).map_err(|e| explain_direct(e, direct, name))?;
+        let file = options.open(&path).map_err(|e| explain_direct(e, direct, name))?;
         if file.metadata()?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        Ok(Arc::new(OsFile { file, alignment: if direct { DIRECT_ALIGNMENT } else { 1 } }))
+        let alignment = if direct || through { DIRECT_ALIGNMENT } else { 1 };
+        let through =
+            if through && mode != OpenMode::ReadOnly { past_the_cache(&path)? } else { None };
+        Ok(Arc::new(OsFile { file, through, alignment }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -163,6 +184,16 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
+/// The file once more, for writes that are durable when they return; `None` where the file system refuses.
+fn past_the_cache(path: &Path) -> io::Result<Option<fs::File>> {
+    let flags = (OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed();
+    match OpenOptions::new().write(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 fn explain_direct(e: io::Error, direct: bool, name: &str) -> io::Error {
     if direct && e.kind() == io::ErrorKind::InvalidInput {
         let why = format!("the file system refuses direct I/O for {name}; open without it");
@@ -211,6 +242,8 @@ impl DiskLock for OsSharedLock {}
 #[derive(Debug)]
 struct OsFile {
     file: fs::File,
+    /// The same file, opened for [`File::write_through`].
+    through: Option<fs::File>,
     alignment: usize,
 }
 
@@ -225,6 +258,18 @@ impl File for OsFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn write_through(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(through) = self.through.as_ref().filter(|_| buf.len() <= THROUGH_BYTES_MAX) {
+            match through.write_all_at(buf, offset) {
+                // A device whose blocks are larger than we know: it has taken nothing.
+                Err(e) if e.kind() == io::ErrorKind::InvalidInput => {}
+                done => return done,
+            }
+        }
+        self.write_all_at(buf, offset)?;
+        self.sync()
     }
 
     fn len(&self) -> io::Result<u64> {

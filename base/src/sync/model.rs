@@ -224,7 +224,10 @@ fn address(word: &AtomicU32) -> usize {
     std::ptr::from_ref(word).addr()
 }
 
-pub(super) fn futex_wait(word: &AtomicU32, expected: u32) {
+pub(super) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
+    if timeout.is_some() {
+        return yield_now();
+    }
     let sleepers = SLEEPERS.get();
     let mut queues = sleepers.queues.lock();
     if word.load(Ordering::SeqCst) != expected {
@@ -240,11 +243,11 @@ pub(super) fn futex_wait(word: &AtomicU32, expected: u32) {
     }
 }
 
-pub(super) fn futex_wake(word: &AtomicU32, count: usize) {
+pub(super) fn futex_wake(word: &AtomicU32, count: u32) {
     let sleepers = SLEEPERS.get();
     let mut queues = sleepers.queues.lock();
     if let Some(queue) = queues.get_mut(&address(word)) {
-        queue.drain(..count.min(queue.len()));
+        queue.drain(..queue.len().min(count as usize));
     }
     sleepers.woken.notify_all();
 }

@@ -10,17 +10,19 @@ pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, fence
 pub(super) use std::thread::{Builder, sleep};
 pub use std::thread::{JoinHandle, yield_now};
 
-pub(super) fn futex_wait(word: &AtomicU32, expected: u32) {
-    atomic_wait::wait(word, expected);
+use rustix::thread::futex::{self, Timespec};
+
+/// Sleeps at most `timeout`; `None`: as long as it takes. That the word changed, a signal and the timeout all
+/// end it, and are no errors.
+pub(super) fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
+    let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+    let _ = futex::wait(word, futex::Flags::PRIVATE, expected, timeout.as_ref());
 }
 
-/// Wakes one sleeper, or all when `count` is more.
-pub(super) fn futex_wake(word: &AtomicU32, count: usize) {
-    if count == 1 {
-        atomic_wait::wake_one(word);
-    } else {
-        atomic_wait::wake_all(word);
-    }
+/// Wakes at most `count` sleepers.
+pub(super) fn futex_wake(word: &AtomicU32, count: u32) {
+    // Fails only for a word that is none.
+    let _ = futex::wake(word, futex::Flags::PRIVATE, count);
 }
 
 /// Time since some moment.
