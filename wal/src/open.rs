@@ -87,12 +87,13 @@ impl Wal {
         let segments = Segments::open(disk, options.segment_bytes, rules, mode)?;
         let seed = Seed::new(id, options.mutations.crc_without_lsn);
         let opened = end(&segments, seed)?;
+        let groups = Groups::new(&options.mutations);
         Ok(Self {
             options,
             seed,
             health,
             segments,
-            groups: Groups::default(),
+            groups,
             durable: AtomicU64::new(opened.lsn.get()),
             first: AtomicU64::new(first.get()),
             opened,

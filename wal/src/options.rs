@@ -101,6 +101,8 @@ pub struct Mutations {
     pub no_dir_sync: bool,
     /// Truncation ignores the oldest transaction.
     pub early_truncation: bool,
+    /// Nobody in a gathering group minds the clock.
+    pub endless_gathering: bool,
 }
 
 /// Who still needs the log from `lsn` on: named in `stats` and `LogFull`.

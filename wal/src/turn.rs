@@ -24,7 +24,11 @@ impl Wal {
             self.health.check()?;
             match self.groups.join(lsn.get()) {
                 Role::Flush(turn) => self.flush(turn)?,
-                Role::Wait(seat) => self.groups.sleep(&seat),
+                Role::Wait(seat) => {
+                    if let Some(turn) = self.groups.sleep(&seat) {
+                        self.flush(turn)?;
+                    }
+                }
             }
         }
     }

@@ -14,7 +14,8 @@ use argali_base::disk::{DiskLock, OpenMode};
 use argali_base::sync::{Arc, AtomicBool, AtomicU64, Clock, Ordering, thread};
 use argali_base::{Disk, Error, File, Health, Lsn, Result, TxnId};
 use argali_wal::{
-    Body, Changes, Durable, LogId, LogOptions, Owner, Record, RecordBuf, Undo, UndoReserve, Wal,
+    Body, Changes, Durable, LogId, LogOptions, Mutations, Owner, Record, RecordBuf, Undo,
+    UndoReserve, Wal,
 };
 
 const SCHEDULES: usize = 1500;
@@ -98,12 +99,17 @@ impl Disk for Paper {
 }
 
 fn log(ring_bytes: usize, writer_thread: bool) -> (Paper, Arc<Wal>) {
+    log_with(ring_bytes, writer_thread, Mutations::default())
+}
+
+fn log_with(ring_bytes: usize, writer_thread: bool, mutations: Mutations) -> (Paper, Arc<Wal>) {
     let paper = Paper::default();
     let options = LogOptions {
         segment_bytes: 4096,
         ring_bytes,
         limit_bytes: 64 << 10,
         writer_thread,
+        mutations,
         ..LogOptions::default()
     };
     let id = LogId { database: 1, timeline: 1, branch: 0 };
@@ -238,6 +244,43 @@ fn committers_and_a_log_writer() {
 fn a_failed_sync_leaves_nobody_waiting() {
     check(|| commit_model(false, 2));
     check(|| commit_model(true, 2));
+}
+
+/// The first commits once, the others stay: whoever waits for it must not wait for ever (F5).
+fn gathering_model(writer_thread: bool, mutations: Mutations) {
+    let (paper, wal) = log_with(1024, writer_thread, mutations);
+    let stop = Arc::new(AtomicBool::new(false));
+    let log_writer = writer_thread.then(|| writer(&wal, &stop));
+    let committers: Vec<_> = (1..4)
+        .map(|txn| {
+            let (wal, paper) = (Arc::clone(&wal), paper.clone());
+            spawn(move || {
+                for _ in 0..txn {
+                    let lsn = append(&wal, txn).unwrap();
+                    is_durable(&paper, wal.force(lsn).unwrap(), lsn);
+                }
+            })
+        })
+        .collect();
+    join(committers);
+    stop.store(true, Ordering::SeqCst);
+    wal.wake();
+    if let Some(thread) = log_writer {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_group_gathers_without_those_who_do_not_come() {
+    check(|| gathering_model(false, Mutations::default()));
+    check(|| gathering_model(true, Mutations::default()));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_group_that_gathers_endlessly_is_stuck() {
+    let mutations = Mutations { endless_gathering: true, ..Mutations::default() };
+    check(move || gathering_model(false, mutations.clone()));
 }
 
 #[test]
