@@ -21,6 +21,9 @@ pub(crate) fn intend(txn: &mut Txn, root: PageId, mode: LockMode) -> Result<Lock
     if !txn.takes_locks() {
         return Ok(LockMode::X);
     }
+    if let Some(held) = txn.intention(root.get(), mode) {
+        return Ok(held);
+    }
     let name = LockName::Tree(root.get());
     if !txn.holds(name).is_some_and(|held| held.covers(mode)) {
         txn.lock(LockName::Database, mode)?;

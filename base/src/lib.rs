@@ -22,4 +22,4 @@ pub use disk::{Disk, File};
 pub use error::{Error, Result};
 pub use health::Health;
 pub use id::{Lsn, PageId, TxnId};
-pub use stripe::Striped;
+pub use stripe::{Apart, Striped};

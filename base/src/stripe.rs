@@ -9,6 +9,8 @@
 //! thread-local storage chooses. Two threads may meet on one stripe: that must cost time only, never
 //! correctness, so a stripe is as safe to share as what it holds.
 
+use std::ops::Deref;
+
 const STRIPES: usize = 64;
 
 thread_local! {
@@ -16,6 +18,7 @@ thread_local! {
 }
 
 /// The stripe of this thread.
+#[inline]
 fn stripe() -> usize {
     let address = HERE.with(|here| std::ptr::from_ref(here).addr() as u64);
     (address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - STRIPES.ilog2())) as usize
@@ -25,10 +28,19 @@ fn stripe() -> usize {
 #[derive(Debug)]
 pub struct Striped<T>(Box<[Apart<T>]>);
 
-/// Two lines, because processors fetch them in pairs.
-#[derive(Debug)]
+/// A `T` on cache lines of its own (two, because processors fetch them in pairs): for what is written often
+/// beside what everybody reads.
+#[derive(Debug, Default)]
 #[repr(align(128))]
-struct Apart<T>(T);
+pub struct Apart<T>(pub T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 impl<T> Striped<T> {
     /// One `make()` a stripe.

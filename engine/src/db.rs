@@ -19,7 +19,7 @@ use std::time::Duration;
 use argali_access::{Pending, Structure};
 use argali_base::disk::DiskLock;
 use argali_base::sync::{Arc, AtomicBool, AtomicU64, Clock, Mutex, Ordering, thread};
-use argali_base::{Error, Lsn, Result, Striped, TxnId};
+use argali_base::{Apart, Error, Lsn, Result, Striped, TxnId};
 use argali_recovery::{CheckpointPolicy, CheckpointReport, Checkpointer, Flush, Report};
 use argali_txn::{Durability, Isolation, TxnOptions};
 
@@ -69,7 +69,7 @@ pub(crate) struct Engine {
     pub(crate) report: Report,
     pub(crate) read_only: bool,
     pub(crate) clock: Clock,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Apart<Counters>,
     /// Transactions in doubt.
     pub(crate) register: Register,
     /// What is to be freed when a rollback is over that is running, or failed and is tried again.
@@ -116,7 +116,7 @@ impl Engine {
             report,
             read_only,
             clock,
-            counters: Counters::default(),
+            counters: Apart::default(),
             register: Register::default(),
             owed: Mutex::default(),
             relief: Mutex::new(()),

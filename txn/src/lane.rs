@@ -44,6 +44,7 @@ struct Idle {
 
 impl Deref for Lane {
     type Target = TxnCore;
+    #[inline]
     fn deref(&self) -> &TxnCore {
         &self.core
     }
@@ -69,6 +70,7 @@ impl Lane {
     }
 
     /// Takes a kit back from a transaction that ended; its slot is free.
+    #[inline]
     pub(crate) fn recycle(&self, kit: Box<Kit>) {
         self.idle.lock().kits.push(kit);
     }
@@ -84,6 +86,7 @@ impl Lane {
 }
 
 impl Idle {
+    #[inline]
     fn take_id(&mut self, core: &TxnCore) -> TxnId {
         if self.ids.is_empty() {
             self.ids = core.table.take_ids(BLOCK);

@@ -65,6 +65,7 @@ pub enum LockName {
 
 impl LockName {
     /// The tree whose intention lock stands above this lock, if it is on a key or an end.
+    #[inline]
     pub(crate) const fn tree_above(self) -> Option<u64> {
         match self {
             Self::Key { tree, .. } | Self::End { tree } => Some(tree),
@@ -73,6 +74,7 @@ impl LockName {
     }
 
     /// The name in one word; different names may have the same.
+    #[inline]
     const fn word(self) -> u64 {
         match self {
             Self::Database => 0,
@@ -83,6 +85,7 @@ impl LockName {
     }
 
     /// The word spread over the upper bits (Fibonacci hashing: heap rows have similar ones).
+    #[inline]
     const fn spread(self) -> u64 {
         self.word().wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }

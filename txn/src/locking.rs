@@ -87,6 +87,14 @@ impl Txn {
         manager.note_escalation();
     }
 
+    /// The mode held on the tree (or heap) with root page `tree`, if that covers `mode` and
+    /// [`escalate`](Self::escalate) has nothing to do.
+    #[inline]
+    pub fn intention(&self, tree: u64, mode: LockMode) -> Option<LockMode> {
+        let (held, below) = self.kit().held.tree(tree)?;
+        (held.covers(mode) && below < self.manager.escalate_at()).then_some(held)
+    }
+
     /// Gives one lock back early (read committed). Does nothing when it is not held.
     pub fn unlock(&mut self, name: LockName) {
         let Some(mode) = self.kit_mut().held.remove(name) else { return };
@@ -96,12 +104,14 @@ impl Txn {
     }
 
     /// The mode held on `name`, if any.
+    #[inline]
     pub fn holds(&self, name: LockName) -> Option<LockMode> {
         self.kit().held.get(name)
     }
 
     /// Notes that something was read without a lock: any commit whose locks went early may be behind it.
     /// Call it after the read.
+    #[inline]
     pub fn note_unlocked_read(&mut self) {
         self.horizon = self.horizon.max(self.manager.horizon());
     }
@@ -113,8 +123,9 @@ impl Txn {
     }
 
     /// What to ask the lock table for; `None` when nothing needs to be asked.
+    #[inline]
     fn request(&self, name: LockName, mode: LockMode, term: Term) -> Option<Request> {
-        let (mode, term) = self.manager.mutations().weaken(mode, term)?;
+        let (mode, term) = self.manager.weaken(mode, term)?;
         let held = self.holds(name);
         if self.kind != Kind::User || held.is_some_and(|held| held.covers(mode)) {
             return None;
@@ -123,6 +134,7 @@ impl Txn {
         Some(Request { txn: self.id, name, mode, held, term })
     }
 
+    #[inline]
     fn acquire(&mut self, request: &Request) -> Result<()> {
         if self.try_acquire(request) {
             return Ok(());
@@ -134,16 +146,21 @@ impl Txn {
         self.space.unpark(&self.manager.wal, parked)
     }
 
+    #[inline]
     pub(crate) fn try_acquire(&mut self, request: &Request) -> bool {
         let locks = &self.manager.locks;
-        let granted = locks.try_note(&self.kit().weak, request);
-        let granted = granted.or_else(|| locks.try_acquire(request));
+        let noted = match request.mode {
+            LockMode::IS | LockMode::IX => locks.try_note(&self.kit().weak, request),
+            _ => None,
+        };
+        let granted = noted.or_else(|| locks.try_acquire(request));
         if let Some(granted) = granted {
             self.note(request, granted);
         }
         granted.is_some()
     }
 
+    #[inline]
     fn note(&mut self, request: &Request, granted: Granted) {
         self.horizon = self.horizon.max(granted.horizon);
         if request.term == Term::Long {

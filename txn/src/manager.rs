@@ -15,7 +15,7 @@ use std::ops::Deref;
 use std::sync::OnceLock;
 
 use argali_base::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, RwLock};
-use argali_base::{Lsn, Result, Striped, TxnId};
+use argali_base::{Apart, Lsn, Result, Striped, TxnId};
 use argali_buffer_pool::BufferPool;
 use argali_wal::{ActiveTxn, Owner, TxnState, Wal};
 
@@ -26,7 +26,7 @@ use crate::rollback::Stranded;
 use crate::space::Rates;
 use crate::table::{CommitLsn, TxnTable};
 use crate::txn::Kind;
-use crate::{LockStats, LogicalUndo, Txn, TxnOptions, UndoHandlers};
+use crate::{LockMode, LockStats, LogicalUndo, Term, Txn, TxnOptions, UndoHandlers};
 
 /// Locks on keys of one tree, by default, for which a transaction tries to lock the tree: about half a
 /// megabyte of them.
@@ -42,7 +42,7 @@ pub struct TxnManager {
 pub struct TxnCore {
     pub(crate) wal: Arc<Wal>,
     pub(crate) pool: Arc<BufferPool>,
-    pub(crate) table: TxnTable,
+    pub(crate) table: Apart<TxnTable>,
     pub(crate) locks: LockTable,
     pub(crate) rates: Rates,
     handlers: RwLock<Option<UndoHandlers>>,
@@ -108,6 +108,7 @@ impl TxnManager {
     }
 
     /// That of this thread.
+    #[inline]
     pub(crate) fn lane(&self) -> &Arc<Lane> {
         self.lanes.mine()
     }
@@ -118,7 +119,7 @@ impl TxnCore {
         let pager = pool.pager().options();
         let rates = Rates::new(pager.torn_pages, pager.page_size.bytes());
         Self {
-            table: TxnTable::new(next_txn),
+            table: Apart(TxnTable::new(next_txn)),
             locks: LockTable::new(&LockOptions::default(), wal.health().clone()),
             wal,
             pool,
@@ -156,6 +157,15 @@ impl TxnCore {
         self.mutations.get().copied().unwrap_or_default()
     }
 
+    /// What is left of a request for a lock once the broken rules are taken off.
+    #[inline]
+    pub(crate) fn weaken(&self, mode: LockMode, term: Term) -> Option<(LockMode, Term)> {
+        match self.mutations.get() {
+            None => Some((mode, term)),
+            Some(mutations) => mutations.weaken(mode, term),
+        }
+    }
+
     pub(crate) fn is_poisoned(&self) -> bool {
         self.wal.health().is_poisoned()
     }
@@ -179,6 +189,7 @@ impl TxnCore {
     /// LSN below which every change is committed: least first LSN of the active ones, or the tail.
     /// Ghosts and slack on a page with a smaller pageLSN are nobody's any more (`Commit_LSN`, Mohan
     /// 1990). One load; may lag behind, is never too high.
+    #[inline]
     pub fn commit_lsn(&self) -> Lsn {
         self.table.commit_lsn()
     }

@@ -29,13 +29,14 @@ use argali_wal::{Body, Changes, Record};
 use crate::txn::Mode;
 use crate::{LockMode, LockName, Txn};
 
-/// What N1 needs to know. Empty, and nothing is allocated, in transactions without nested actions.
+/// What N1 needs to know. Two empty words in transactions without nested actions.
 #[derive(Debug, Default)]
+#[allow(clippy::box_collection)] // every transaction carries them, hardly any has one
 pub(crate) struct Nested {
     /// In an action: what the transaction itself has locked for writing.
-    forbidden: Option<HashSet<LockName>>,
+    forbidden: Option<Box<HashSet<LockName>>>,
     /// What only nested actions have locked for writing.
-    settled: HashSet<LockName>,
+    settled: Option<Box<HashSet<LockName>>>,
 }
 
 impl Nested {
@@ -45,10 +46,13 @@ impl Nested {
     }
 
     /// Checks N1 for a lock about to be taken; outside of an action, notes that the transaction itself writes.
+    #[inline]
     pub(crate) fn check(&mut self, name: LockName, mode: LockMode) -> Result<()> {
-        if !mode.writes() {
-            return Ok(());
-        }
+        let idle = self.forbidden.is_none() && self.settled.is_none();
+        if idle || !mode.writes() { Ok(()) } else { self.check_write(name) }
+    }
+
+    fn check_write(&mut self, name: LockName) -> Result<()> {
         match &self.forbidden {
             Some(forbidden) if forbidden.contains(&name) => {
                 let why = format!("its transaction wrote there before: {name}");
@@ -56,8 +60,8 @@ impl Nested {
             }
             Some(_) => Ok(()),
             None => {
-                if !self.settled.is_empty() {
-                    self.settled.remove(&name);
+                if let Some(settled) = &mut self.settled {
+                    settled.remove(&name);
                 }
                 Ok(())
             }
@@ -74,8 +78,9 @@ impl Txn {
             return Err(Error::Invalid { what: "nested action", why });
         }
         let settled = &self.nested.settled;
-        let written = exclusive(self).filter(|name| !settled.contains(name)).collect();
-        self.nested.forbidden = Some(written);
+        let settled = |name: &LockName| settled.as_ref().is_some_and(|set| set.contains(name));
+        let written = exclusive(self).filter(|name| !settled(name)).collect();
+        self.nested.forbidden = Some(Box::new(written));
         Ok(())
     }
 
@@ -83,7 +88,7 @@ impl Txn {
     pub fn leave_nested(&mut self) {
         let Some(forbidden) = self.nested.forbidden.take() else { return };
         let own: Vec<_> = exclusive(self).filter(|name| !forbidden.contains(name)).collect();
-        self.nested.settled.extend(own);
+        self.nested.settled.get_or_insert_default().extend(own);
     }
 
     /// Ends a nested top action begun at `start` (= `last_lsn()` then): an empty CLR that jumps over it.

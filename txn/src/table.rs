@@ -30,7 +30,7 @@
 use std::ops::Range;
 
 use argali_base::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, RwLock};
-use argali_base::{Lsn, TxnId};
+use argali_base::{Apart, Lsn, TxnId};
 use argali_wal::{ActiveTxn, TxnState};
 
 /// Where one transaction's chain of records stands.
@@ -94,7 +94,7 @@ impl Slot {
 
 /// `Commit_LSN`, to be read by whoever asks for it again and again. Clones are the same one.
 #[derive(Clone, Debug, Default)]
-pub struct CommitLsn(Arc<AtomicU64>);
+pub struct CommitLsn(Arc<Apart<AtomicU64>>);
 
 impl CommitLsn {
     /// Below it every change is committed for good.

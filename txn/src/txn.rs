@@ -142,10 +142,12 @@ impl Txn {
         }
     }
 
+    #[inline]
     pub(crate) fn kit(&self) -> &Kit {
         self.kit.as_deref().expect("a transaction keeps its kit until it ends")
     }
 
+    #[inline]
     pub(crate) fn kit_mut(&mut self) -> &mut Kit {
         self.kit.as_deref_mut().expect("a transaction keeps its kit until it ends")
     }
@@ -156,12 +158,14 @@ impl Txn {
     }
 
     /// What it may see of others.
+    #[inline]
     pub fn isolation(&self) -> Isolation {
         self.options.isolation
     }
 
     /// Whether it locks what it touches. The engine's own transactions and those of a restart do not:
     /// their lock calls succeed and do nothing.
+    #[inline]
     pub fn takes_locks(&self) -> bool {
         self.kind == Kind::User
     }

@@ -55,6 +55,7 @@ pub(crate) struct HeldLocks {
 
 impl HeldLocks {
     /// Mode held on `name`.
+    #[inline]
     pub(crate) fn get(&self, name: LockName) -> Option<LockMode> {
         self.position(name).map(|at| self.list[at].mode)
     }
@@ -66,6 +67,7 @@ impl HeldLocks {
     }
 
     /// Notes that `name`, which was not held, is now held in `mode`.
+    #[inline]
     pub(crate) fn add(&mut self, name: LockName, mode: LockMode) {
         if let LockName::Tree(_) = name {
             self.last_tree = self.list.len();
@@ -99,9 +101,15 @@ impl HeldLocks {
         Some(mode)
     }
 
+    /// Mode held on `tree`, and [`HeldLocks::below`].
+    #[inline]
+    pub(crate) fn tree(&self, tree: u64) -> Option<(LockMode, usize)> {
+        self.position(LockName::Tree(tree)).map(|at| (self.list[at].mode, self.list[at].below))
+    }
+
     /// Locks on keys of `tree` taken since the last [`HeldLocks::recount`].
     pub(crate) fn below(&self, tree: u64) -> usize {
-        self.position(LockName::Tree(tree)).map_or(0, |at| self.list[at].below)
+        self.tree(tree).map_or(0, |(_, below)| below)
     }
 
     /// Counts locks on keys of `tree` from 0 again.
@@ -127,6 +135,7 @@ impl HeldLocks {
         self.recount(tree);
     }
 
+    #[inline]
     fn tree_above(&mut self, name: LockName) -> Option<&mut Held> {
         let at = self.position(LockName::Tree(name.tree_above()?))?;
         Some(&mut self.list[at])
@@ -142,15 +151,21 @@ impl HeldLocks {
     }
 
     /// Takes all locks off, the last taken first.
+    #[inline]
     pub(crate) fn take_all(&mut self, mut each: impl FnMut(LockName, LockMode)) {
         while let Some(held) = self.list.pop() {
             each(held.name, held.mode);
         }
-        self.list.shrink_to(KEPT_MAX);
-        self.index.clear();
-        self.index.shrink_to(KEPT_MAX);
+        if !self.index.is_empty() {
+            self.index.clear();
+        }
+        if self.list.capacity() > KEPT_MAX {
+            self.list.shrink_to(KEPT_MAX);
+            self.index.shrink_to(KEPT_MAX);
+        }
     }
 
+    #[inline]
     fn position(&self, name: LockName) -> Option<usize> {
         if self.list.len() > SCAN_MAX {
             if self.list.get(self.last_tree).is_some_and(|held| held.name == name) {

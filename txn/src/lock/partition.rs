@@ -113,6 +113,7 @@ impl Alone {
         Some(Self { tree, hash, txn: request.txn, is_end, mode: request.asked() })
     }
 
+    #[inline]
     fn is(&self, name: LockName) -> bool {
         parts(name).is_some_and(|(tree, hash, is_end)| {
             (self.hash, self.tree, self.is_end) == (hash, tree, is_end)
@@ -130,6 +131,7 @@ const fn parts(name: LockName) -> Option<(u64, u64, bool)> {
 
 impl Partition {
     /// Grants `request` if it needs to wait for nobody.
+    #[inline]
     pub(super) fn try_grant(&mut self, request: &Request) -> Option<Granted> {
         let granted = match &mut self.alone {
             Some(alone) if alone.is(request.name) => {
@@ -170,6 +172,7 @@ impl Partition {
     }
 
     /// What `request`, which was granted, brings.
+    #[inline]
     pub(super) fn granted(&mut self, request: &Request) -> Granted {
         self.count_acquired();
         let mode = request.asked();
@@ -181,6 +184,7 @@ impl Partition {
         Granted { mode, horizon }
     }
 
+    #[inline]
     fn count_acquired(&mut self) {
         if self.acquired == u32::MAX {
             self.others().acquired += u64::from(u32::MAX);
@@ -213,6 +217,7 @@ impl Partition {
     }
 
     /// Whether anybody is in line here.
+    #[inline]
     pub(super) fn is_contended(&self) -> bool {
         self.queues > 0 && self.others.as_ref().is_some_and(|others| !others.contended.is_empty())
     }
@@ -238,6 +243,7 @@ impl Partition {
         mode
     }
 
+    #[inline]
     fn leave(&mut self, mode: LockMode, commit: Lsn) {
         match mode {
             LockMode::Key { .. } if may_have_written(mode) => self.tag = self.tag.max(commit),

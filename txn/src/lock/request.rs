@@ -29,6 +29,7 @@ pub struct Request {
 impl Request {
     /// The mode that must be compatible with everybody else's. An instant request asks for its own mode
     /// only: it keeps nothing, and what is held is compatible already.
+    #[inline]
     pub(super) fn asked(&self) -> LockMode {
         match (self.held, self.term) {
             (Some(held), Term::Long) => held.supremum(self.mode),

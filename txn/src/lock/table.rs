@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use argali_base::sync::{Arc, AtomicU64, Clock, Mutex, MutexGuard, Ordering};
-use argali_base::{Error, Health, Lsn, Result, TxnId};
+use argali_base::{Apart, Error, Health, Lsn, Result, TxnId};
 
 use super::deadlock::WaitGraph;
 use super::partition::Partition;
@@ -64,7 +64,7 @@ pub struct LockTable {
     timeouts: AtomicU64,
     weak: WeakLocks,
     /// Greatest commit LSN whose locks went before it was durable.
-    horizon: AtomicU64,
+    horizon: Apart<AtomicU64>,
     clock: Clock,
     health: Health,
     deadlock_delay: Duration,
@@ -90,7 +90,7 @@ impl LockTable {
             deadlocks: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             weak: WeakLocks::new(options.mutations),
-            horizon: AtomicU64::new(0),
+            horizon: Apart(AtomicU64::new(0)),
             clock: Clock::system(),
             health,
             deadlock_delay: options.deadlock_delay,
@@ -105,6 +105,7 @@ impl LockTable {
 
     /// Grants `request` in its transaction's `list`, if it is weak and nobody asks for the whole; else
     /// it is for the table to grant.
+    #[inline]
     pub fn try_note(&self, list: &WeakList, request: &Request) -> Option<Granted> {
         if Strength::of(request.asked()) != Strength::Weak {
             return None;
@@ -116,6 +117,7 @@ impl LockTable {
     }
 
     /// Grants `request` if it needs to wait for nobody. Never waits: safe under latches.
+    #[inline]
     pub fn try_acquire(&self, request: &Request) -> Option<Granted> {
         let place = self.place(request.name);
         let asking = self.shut_gate(request, place);
@@ -147,12 +149,14 @@ impl LockTable {
     }
 
     /// Takes `name`, noted in `list`, from its transaction; `false` when it is in the table.
+    #[inline]
     pub fn forget(list: &WeakList, name: LockName, mode: LockMode) -> bool {
         Strength::of(mode) == Strength::Weak && list.remove(name)
     }
 
     /// Takes `name` from `txn`, which holds it, and hands it over. A committed transaction that wrote
     /// passes its commit LSN, any other `Lsn::NONE`.
+    #[inline]
     pub fn release(&self, txn: TxnId, name: LockName, commit: Lsn) {
         let place = self.place(name);
         let mut partition = self.lock(place);
@@ -179,6 +183,7 @@ impl LockTable {
     }
 
     /// What a strong request does first: shuts the gate, and has all weak locks on its name in the table.
+    #[inline]
     fn shut_gate<'t>(&'t self, request: &'t Request, place: Place) -> Asking<'t> {
         let strong = Strength::of(request.asked()) == Strength::Strong;
         if strong {
@@ -281,10 +286,12 @@ impl LockTable {
         }
     }
 
+    #[inline]
     fn lock(&self, place: Place) -> MutexGuard<'_, Partition> {
         self.partitions[place.partition].0.lock()
     }
 
+    #[inline]
     fn place(&self, name: LockName) -> Place {
         let hash = name.spread();
         Place { partition: (hash >> 48) as usize & (self.partitions.len() - 1), hash }
@@ -308,6 +315,7 @@ struct Asking<'t> {
 
 impl Asking<'_> {
     /// What was granted, with what a strong lock depends on: any commit may have held a weak one.
+    #[inline]
     fn granted(mut self, granted: Granted) -> Granted {
         if !self.opens {
             return granted;

@@ -95,6 +95,7 @@ pub(super) enum Strength {
 }
 
 impl Strength {
+    #[inline]
     pub(super) const fn of(mode: LockMode) -> Self {
         match mode {
             LockMode::IS | LockMode::IX => Self::Weak,
@@ -114,6 +115,7 @@ impl WeakList {
     }
 
     /// Takes `name` out; whether it was there.
+    #[inline]
     pub(super) fn remove(&self, name: LockName) -> bool {
         let mut list = self.lock();
         let at = list.locks.iter().rposition(|weak| weak.name == name);
@@ -167,6 +169,7 @@ impl WeakLocks {
 
     /// Grants a weak `request` in `list`. `None`: the gate is shut, and what the transaction held there has
     /// been told to `adopt`.
+    #[inline]
     pub(super) fn try_note(
         &self,
         list: &WeakList,
@@ -214,6 +217,7 @@ impl WeakLocks {
         self.lists.read().iter().map(|list| list.lock().acquired).sum()
     }
 
+    #[inline]
     fn gate(&self, hash: u64) -> &Gate {
         &self.gates[(hash >> 40) as usize % GATES]
     }
