@@ -262,17 +262,6 @@ impl BufferPool {
         }
     }
 
-    /// Asks the processor to fetch the header and first slots of a page that is about to be read. Never
-    /// waits, never reads from disk.
-    #[inline]
-    pub fn prefetch(&self, id: PageId) {
-        if let Some(latch) = self.table.latch(id)
-            && let Some(frame) = latch.state().frame()
-        {
-            arena::prefetch(latch.cell(frame), 512);
-        }
-    }
-
     /// Dirty page table: every page whose newest version may not be durable in place, with its recLSN:
     /// dirty frames, pages being written, and pages written but not yet covered by a data sync.
     /// Complete for every change logged before the call. Clears `out` first; sorted by page id.

@@ -111,6 +111,10 @@ impl BTree {
             let Some(child) = child else { return Ok((node, here)) };
             node = self.step_down(&node, child, patient)?;
             expected = Some(here - 1);
+            if here == 1 {
+                // Inner nodes are few and stay in the processor's cache; leaves do not.
+                node.glimpse.prefetch();
+            }
         }
     }
 
