@@ -25,10 +25,12 @@
 //!
 //! Reading order: [`node`] (layout), [`heads`], [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
 //! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`];
-//! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and [`backward`]; [`load`] with [`exchange`];
+//! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and [`backward`], [`along`] leaves by [`cells`]; [`load`] with [`exchange`];
 //! [`free`], [`verify`], [`estimate`].
 
+mod along;
 mod backward;
+mod cells;
 mod delete;
 mod descent;
 mod estimate;
@@ -62,6 +64,7 @@ use argali_txn::{Edit, Txn, Undo};
 use crate::Space;
 use crate::overflow::REFERENCE_BYTES;
 
+pub use cells::Way;
 pub use estimate::TreeEstimate;
 pub use load::Loader;
 pub(crate) use node::Stored;

@@ -31,7 +31,7 @@ use argali_base::sync::{Arc, Mutex, MutexGuard};
 use argali_base::{Error, PageId, Result};
 use argali_txn::{Durability, Txn, TxnManager};
 
-use crate::btree::{BTree, Entry};
+use crate::btree::{BTree, Entry, Way};
 use crate::heap::Heap;
 use crate::{Space, Survey, overflow};
 
@@ -223,18 +223,13 @@ impl Pending {
 
     /// Every structure that has a row, settled or not.
     pub fn rows(&self, txn: &mut Txn) -> Result<Vec<Structure>> {
-        let mut rows = Vec::new();
-        let mut entry = Entry::default();
-        let mut last: Option<[u8; 8]> = None;
-        loop {
-            let from = last.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
-            if !self.tree.next(txn, from, Bound::Unbounded, &mut entry)? {
-                return Ok(rows);
-            }
-            let (structure, key) = decode(&entry)?;
-            rows.push(structure);
-            last = Some(key);
+        let (mut rows, mut entry) = (Vec::new(), Entry::default());
+        let mut found = self.tree.next(txn, Bound::Unbounded, Bound::Unbounded, &mut entry)?;
+        while found {
+            rows.push(decode(&entry)?);
+            found = self.tree.advance(txn, Way::Forward, Bound::Unbounded, &mut entry)?;
         }
+        Ok(rows)
     }
 
     /// Checks a structure that has a row; its last pages may be gone already. As [`BTree::verify`].
@@ -253,15 +248,16 @@ fn key_of(structure: Structure) -> [u8; 8] {
     structure.first.get().to_be_bytes()
 }
 
-fn decode(entry: &Entry) -> Result<(Structure, [u8; 8])> {
-    let key = entry.key.as_slice().try_into().ok();
-    let kind = match entry.value[..] {
-        [kind] => Kind::from_u8(kind),
+fn decode(entry: &Entry) -> Result<Structure> {
+    let (key, value) = (entry.key(), entry.value());
+    let first = key.try_into().ok().map(u64::from_be_bytes);
+    let kind = match value {
+        [kind] => Kind::from_u8(*kind),
         _ => None,
     };
-    let Some((key, kind)) = key.zip(kind) else {
-        let what = format!("pending: {:02x?} ─► {:02x?} makes no sense", entry.key, entry.value);
+    let Some((first, kind)) = first.zip(kind) else {
+        let what = format!("pending: {key:02x?} ─► {value:02x?} makes no sense");
         return Err(Error::corrupt("data", 0, None, what));
     };
-    Ok((Structure { kind, first: PageId::new(u64::from_be_bytes(key)) }, key))
+    Ok(Structure { kind, first: PageId::new(first) })
 }

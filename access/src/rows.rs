@@ -94,7 +94,8 @@ impl<'a> Rows<'a> {
             let (mut entry, mut key, mut buffer) = (Entry::default(), Vec::new(), Vec::new());
             let (mut from, mut count) = (from, 0);
             while rows.tree.next_for_write(rows.txn, from, to, &mut entry)? {
-                key.clone_from(&entry.key);
+                key.clear();
+                key.extend_from_slice(entry.key());
                 let done = rows.replace(&key, Change::Delete, (false, &mut buffer), moves)?;
                 count += u64::from(matches!(done, Done::Replaced { .. }));
                 from = Bound::Excluded(&key);

@@ -5,39 +5,30 @@ mod common;
 
 use std::ops::Bound::{Excluded, Unbounded};
 
-use argali_access::{BTree, Entry};
+use argali_access::{BTree, Entry, Way};
 use argali_txn::{Durability, TxnOptions};
 use common::{Setup, World, key};
 
 struct Buffers {
     value: Vec<u8>,
-    key: Vec<u8>,
     entry: Entry,
 }
 
 fn use_it(world: &World, tree: &BTree, keys: &[Vec<u8>], buffers: &mut Buffers) {
-    let Buffers { value, key, entry } = buffers;
+    let Buffers { value, entry } = buffers;
     for (round, at) in keys.iter().enumerate() {
         let mut txn = world.txns.begin(TxnOptions::default()).unwrap();
         assert!(tree.get(&mut txn, at, value).unwrap());
         assert!(tree.put_into(&mut txn, at, &[round as u8; 100], value).unwrap());
         assert!(tree.delete_into(&mut txn, at, value).unwrap());
         assert!(!tree.put_into(&mut txn, at, &[7; 90], value).unwrap());
-        key.clear();
-        key.extend_from_slice(at);
-        for _ in 0..5 {
-            if !tree.next(&mut txn, Excluded(key), Unbounded, entry).unwrap() {
-                break;
-            }
-            key.clear();
-            key.extend_from_slice(&entry.key);
+        let mut there = tree.next(&mut txn, Excluded(at), Unbounded, entry).unwrap();
+        for _ in 0..40 {
+            there = there && tree.advance(&mut txn, Way::Forward, Unbounded, entry).unwrap();
         }
-        for _ in 0..8 {
-            if !tree.prev(&mut txn, Unbounded, Excluded(key), entry).unwrap() {
-                break;
-            }
-            key.clear();
-            key.extend_from_slice(&entry.key);
+        there = tree.prev(&mut txn, Unbounded, Excluded(at), entry).unwrap();
+        for _ in 0..40 {
+            there = there && tree.advance(&mut txn, Way::Backward, Unbounded, entry).unwrap();
         }
         txn.commit(Durability::Relaxed).unwrap();
     }
@@ -53,7 +44,7 @@ fn a_warm_transaction_allocates_nothing() {
         tree.put(&mut txn, key, &[0; 100]).unwrap();
     }
     txn.commit(Durability::Sync).unwrap();
-    let mut buffers = Buffers { value: Vec::new(), key: Vec::new(), entry: Entry::default() };
+    let mut buffers = Buffers { value: Vec::new(), entry: Entry::default() };
     // Warm means that the log's ring, allocated as it is first used, has gone round once, too.
     for _ in 0..8 {
         use_it(&world, &tree, &keys, &mut buffers);

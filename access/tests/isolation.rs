@@ -116,7 +116,7 @@ fn one_step_backward_guards_the_gap_it_crossed() {
         let mut reader = world.begin();
         let (bound, mut entry) = (key(10 * n + 5), Entry::default());
         assert!(tree.prev(&mut reader, Unbounded, Excluded(&bound), &mut entry).unwrap());
-        assert_eq!(entry.key, key(10 * n));
+        assert_eq!(entry.key(), key(10 * n));
         for inside in [10 * n - 1, 10 * n + 1, 10 * n + 9] {
             assert!(!could_insert(&world, &tree, &key(inside)), "{inside}");
         }
@@ -137,9 +137,9 @@ fn a_step_from_a_key_never_scanned_guards_the_gap_below_it() {
     // Under read committed nothing is locked, but the trace leads to the key.
     let mut glance = world.begin_at(Isolation::ReadCommitted);
     assert!(tree.next(&mut glance, Included(&bound), Unbounded, &mut entry).unwrap());
-    assert_eq!(entry.key, bound);
+    assert_eq!(entry.key(), bound);
     assert!(tree.prev(&mut reader, Unbounded, Excluded(&bound), &mut entry).unwrap());
-    assert_eq!(entry.key, key(40));
+    assert_eq!(entry.key(), key(40));
     assert!(!could_insert(&world, &tree, &key(45)));
     assert!(could_insert(&world, &tree, &key(55)));
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use argali_access::{BTree, Entry, Moves, Pending, Rows};
+use argali_access::{BTree, Entry, Moves, Pending, Rows, Way};
 use argali_base::Error;
 use argali_pager::TornPages;
 use argali_txn::{Durability, Isolation, Savepoint, Txn};
@@ -41,16 +41,21 @@ enum Move {
     Delete,
     /// Writes a row where the walk stands, of this many bytes.
     Put(usize),
+    /// The same right behind it, and somewhere before it.
+    PutBehind(u8, usize),
+    PutBefore(usize),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
-        4 => Just(Move::Next),
-        4 => Just(Move::Prev),
+        8 => Just(Move::Next),
+        8 => Just(Move::Prev),
         1 => Just(Move::Delete),
         1 => (0_usize..700).prop_map(Move::Put),
+        1 => (any::<u8>(), 0_usize..200).prop_map(|(byte, len)| Move::PutBehind(byte, len)),
+        1 => (0_usize..200).prop_map(Move::PutBefore),
     ];
-    prop::collection::vec(one, 0..30)
+    prop::collection::vec(one, 0..60)
 }
 
 /// Few distinct prefixes, so that keys meet, nest and share their heads; some long.
@@ -176,38 +181,41 @@ impl Run {
         }
     }
 
-    /// One entry for all steps, as cursors do.
+    /// One entry for all steps, as cursors do. It keeps its place whatever happens to the rows there.
     fn walk(&mut self, mut at: Vec<u8>, moves: &[Move]) {
-        let (tree, mut entry) = (self.tree.clone(), Entry::default());
+        let (tree, mut entry) = (self.tree.clone(), Entry::at(at.clone()));
         for step in moves {
-            let here = Bound::Excluded(&at[..]);
-            let (found, expected) = match step {
+            let (way, expected) = match step {
                 Move::Next => {
-                    let found = tree.next(self.txn(), here, Bound::Unbounded, &mut entry);
                     let above = (Bound::Excluded(&at), Bound::Unbounded);
-                    (found.unwrap(), self.now.range::<Vec<u8>, _>(above).next())
+                    (Way::Forward, self.now.range::<Vec<u8>, _>(above).next())
                 }
-                Move::Prev => {
-                    let found = tree.prev(self.txn(), Bound::Unbounded, here, &mut entry);
-                    (found.unwrap(), self.now.range::<Vec<u8>, _>(..&at).next_back())
-                }
+                Move::Prev => (Way::Backward, self.now.range::<Vec<u8>, _>(..&at).next_back()),
                 Move::Delete => {
                     assert_eq!(tree.delete(self.txn(), &at).unwrap(), self.now.remove(&at));
                     continue;
                 }
                 Move::Put(len) => {
-                    let value = vec![1; *len];
-                    if self.fits(&at, &value) {
-                        tree.put(self.txn(), &at, &value).unwrap();
-                        self.now.insert(at.clone(), value);
-                    }
+                    self.step(&Step::Put(at.clone(), vec![1; *len]));
+                    continue;
+                }
+                Move::PutBehind(byte, len) => {
+                    self.step(&Step::Put([&at[..], &[*byte]].concat(), vec![2; *len]));
+                    continue;
+                }
+                Move::PutBefore(len) => {
+                    self.step(&Step::Put(at[..at.len() / 2].to_vec(), vec![3; *len]));
                     continue;
                 }
             };
-            assert_eq!(found.then_some((&entry.key, &entry.value)), expected, "{step:?} {at:?}");
-            if found {
-                at.clone_from(&entry.key);
-            }
+            let expected = expected.map(|(key, value)| (key.clone(), value.clone()));
+            let txn = self.txn();
+            let found = tree.glide(txn.id(), way, Bound::Unbounded, &mut entry)
+                || tree.advance(txn, way, Bound::Unbounded, &mut entry).unwrap();
+            let row = found.then(|| (entry.key().to_vec(), entry.value().to_vec()));
+            assert_eq!(row, expected, "{step:?} {at:?}");
+            at = expected.map_or(at, |(key, _)| key);
+            assert_eq!(entry.key(), at);
         }
     }
 

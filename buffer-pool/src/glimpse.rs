@@ -32,6 +32,25 @@ const WORD: usize = 8;
 /// Bytes of header and slots fetched ahead: the slots of a leaf with rows of 100 bytes.
 const PREFETCHED: usize = 640;
 
+/// What a glimpse saw, to be kept for later: [`BufferPool::recall`] makes a glimpse of it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    page: PageId,
+    seen: State,
+}
+
+impl Sighting {
+    /// The page that was looked at.
+    pub const fn page(&self) -> PageId {
+        self.page
+    }
+
+    /// Its state then, and the frame it stood in.
+    pub(crate) fn place(&self) -> Option<(State, usize)> {
+        self.seen.frame().map(|frame| (self.seen, frame))
+    }
+}
+
 /// Fields of a cell that may be changing: bounds-checked word loads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Words<'p> {
@@ -116,6 +135,20 @@ impl<'p> Words<'p> {
         out.truncate(start + len);
         Ok(())
     }
+
+    #[inline]
+    fn copy_words(
+        self,
+        at: usize,
+        len: usize,
+        out: &mut Vec<[u8; WORD]>,
+    ) -> Result<usize, Restart> {
+        self.check(at, len)?;
+        let start = out.len() * WORD + at % WORD;
+        let words = self.cell.range(at / WORD, (at + len).div_ceil(WORD)).ok_or(Restart)?;
+        out.extend(words.map(u64::to_le_bytes));
+        Ok(start)
+    }
 }
 
 /// An optimistic look at a page: bounds-checked word loads, worth nothing before `validate`.
@@ -135,6 +168,12 @@ impl<'p> PageGlimpse<'p> {
     /// The page looked at.
     pub const fn id(&self) -> PageId {
         self.latch.id()
+    }
+
+    /// What to recall this glimpse by.
+    #[inline]
+    pub const fn sighting(&self) -> Sighting {
+        Sighting { page: self.latch.id(), seen: self.seen }
     }
 
     /// Version of the page when the glimpse began.
@@ -242,6 +281,18 @@ impl<'p> PageGlimpse<'p> {
         arena::prefetch(self.words.cell, PREFETCHED);
     }
 
+    /// As [`PageGlimpse::copy`], by the words that these bytes stand in, which is much faster: what comes
+    /// along at either end is left there. Returns where they begin in `out`, in bytes.
+    #[inline]
+    pub fn copy_words(
+        &self,
+        at: usize,
+        len: usize,
+        out: &mut Vec<[u8; 8]>,
+    ) -> Result<usize, Restart> {
+        self.words.copy_words(at, len, out)
+    }
+
     /// Whether nothing changed since the glimpse began. Only then is what was read true.
     #[inline]
     pub fn validate(&self) -> Result<(), Restart> {
@@ -275,6 +326,9 @@ mod tests {
                 let mut copy = vec![9];
                 page.copy(at, len, &mut copy).unwrap();
                 assert_eq!(copy[1..], bytes[at..at + len]);
+                let mut copy = vec![[9; 8]];
+                let begin = page.copy_words(at, len, &mut copy).unwrap();
+                assert_eq!(copy.as_flattened()[begin..begin + len], bytes[at..at + len]);
                 for key in [&bytes[0..len], &bytes[7..20], &bytes[at..at + len], b""] {
                     let expected = bytes[at..at + len].cmp(key);
                     assert_eq!(page.compare(at, len, key), Ok(expected), "{at} {len} {key:?}");
@@ -292,6 +346,7 @@ mod tests {
         assert_eq!(page.load(usize::MAX, 8), Err(Restart));
         assert_eq!(page.compare(120, 9, b"x"), Err(Restart));
         assert_eq!(page.copy(usize::MAX, 2, &mut Vec::new()), Err(Restart));
+        assert_eq!(page.copy_words(120, 9, &mut Vec::new()), Err(Restart));
         assert_eq!(page.slot(0), Err(Restart), "offset 0xffff lies outside");
         assert_eq!(page.slot(8), Err(Restart));
         assert_eq!(page.slot(usize::MAX), Err(Restart));

@@ -47,7 +47,7 @@ use argali_base::{Error, Health, PageId, Result};
 use argali_pager::{Found, PageBuf, Pager};
 use argali_wal::{DirtyPage, Wal};
 
-pub use glimpse::{PageGlimpse, Restart};
+pub use glimpse::{PageGlimpse, Restart, Sighting};
 pub use guard::{PageRead, PageWrite};
 pub use options::{Mutations, PoolOptions};
 pub use repair::Repair;
@@ -260,6 +260,16 @@ impl BufferPool {
             }
             drop(self.make_resident(latch, Missing::IsCorrupt)?);
         }
+    }
+
+    /// A glimpse as it was: it validates if the page has not changed and not moved since. `None` when it was
+    /// no glimpse of this pool. Versions come round again, after 2^27 changes of a page; who recalls what it
+    /// saw long ago had better compare the pageLSN, too.
+    #[inline]
+    pub fn recall(&self, sighting: Sighting) -> Option<PageGlimpse<'_>> {
+        let latch = self.table.latch(sighting.page())?;
+        let (seen, frame) = sighting.place().filter(|(_, frame)| *frame < self.frames.len())?;
+        Some(PageGlimpse::new(self, latch, seen, frame))
     }
 
     /// Dirty page table: every page whose newest version may not be durable in place, with its recLSN:

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Weak;
 
-use argali_access::{BTree, Entry, Heap, Pending, Space};
+use argali_access::{BTree, Entry, Heap, Pending, Space, Way};
 use argali_base::codec::{Reader, Writer};
 use argali_base::sync::{Arc, Mutex};
 use argali_base::{Error, Lsn, PageId, Result};
@@ -218,17 +218,14 @@ impl Catalog {
     /// Calls `visit` with each name and what it names.
     pub(crate) fn for_each(&self, txn: &mut Txn, mut visit: impl FnMut(&str, Place)) -> Result<()> {
         let mut entry = Entry::default();
-        let mut last: Option<Vec<u8>> = None;
-        loop {
-            let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            if !self.names.next(txn, from, Bound::Unbounded, &mut entry)? {
-                return Ok(());
-            }
-            let name = std::str::from_utf8(&entry.key);
+        let mut found = self.names.next(txn, Bound::Unbounded, Bound::Unbounded, &mut entry)?;
+        while found {
+            let name = std::str::from_utf8(entry.key());
             let name = name.map_err(|_| damaged("a name is not UTF-8"))?;
-            visit(name, decode_row(name, &entry.value)?);
-            last.get_or_insert_default().clone_from(&entry.key);
+            visit(name, decode_row(name, entry.value())?);
+            found = self.names.advance(txn, Way::Forward, Bound::Unbounded, &mut entry)?;
         }
+        Ok(())
     }
 
     /// The tree that holds the catalog.

@@ -26,7 +26,7 @@ pub(crate) fn load<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     let last = session.own_tree(tree, |txn, btree, _| {
         let mut last = Entry::default();
         let any = btree.prev(txn, Bound::Unbounded, Bound::Unbounded, &mut last)?;
-        Ok(any.then_some(last.key))
+        Ok(any.then(|| last.key().to_vec()))
     })?;
     let rows = Ascending { rows: rows.into_iter(), last };
     if rows.last.is_none() { build(session, tree, rows) } else { append(session, tree, rows) }

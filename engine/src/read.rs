@@ -106,7 +106,7 @@ impl Read {
     }
 
     /// A cursor at the start of `tree`.
-    pub fn cursor(&self, tree: &Tree) -> Result<Cursor<'_>> {
+    pub fn cursor<'t>(&'t self, tree: &'t Tree) -> Result<Cursor<'t>> {
         Cursor::new(&self.session, tree)
     }
 
@@ -127,21 +127,21 @@ impl Read {
     }
 
     /// The entries of `range` in key order; `.rev()` turns it. Holds no latch between items: writing while scanning is fine.
-    pub fn scan<K: AsRef<[u8]>>(
-        &self,
-        tree: &Tree,
+    pub fn scan<'t, K: AsRef<[u8]>>(
+        &'t self,
+        tree: &'t Tree,
         range: impl RangeBounds<K>,
-    ) -> Result<Scan<'_>> {
+    ) -> Result<Scan<'t>> {
         Scan::new(&self.session, tree, range.start_bound(), range.end_bound())
     }
 
     /// All entries in key order; `.rev()` turns it.
-    pub fn scan_all(&self, tree: &Tree) -> Result<Scan<'_>> {
+    pub fn scan_all<'t>(&'t self, tree: &'t Tree) -> Result<Scan<'t>> {
         self.scan::<&[u8]>(tree, ..)
     }
 
     /// The entries whose keys begin with `prefix`, in key order; `.rev()` turns it.
-    pub fn scan_prefix(&self, tree: &Tree, prefix: impl AsRef<[u8]>) -> Result<Scan<'_>> {
+    pub fn scan_prefix<'t>(&'t self, tree: &'t Tree, prefix: impl AsRef<[u8]>) -> Result<Scan<'t>> {
         let prefix = prefix.as_ref();
         let end = prefix_end(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);

@@ -5,26 +5,28 @@
 //!            └─ what is left ─┘           next_back ─► g: to is now "before g"
 //! ```
 //!
-//! Each step asks the tree for the first entry after one bound, or the last before the other. So user code
+//! Each step asks the tree for the first entry after one place, or the last before the other. So user code
 //! may run as long as it likes, and write where it likes, between two items: no latch is held, no cursor
 //! can dangle, and next-key locks, not latches, keep phantoms out.
 
 use std::ops::Bound;
 
-use argali_access::Entry;
+use argali_access::{Entry, Way};
 use argali_base::Result;
 
 use crate::session::Session;
 use crate::tree::Tree;
 
-/// Iterator over `Result<(key, value)>`, from either end; after an error it ends.
+/// Iterator over `Result<(key, value)>`, from either end; after an error it ends. Each item is two
+/// allocations; a [`Cursor`](crate::Cursor) lends its rows and needs none.
 pub struct Scan<'t> {
     session: &'t Session,
-    tree: Tree,
+    tree: &'t Tree,
     from: Bound<Vec<u8>>,
     to: Bound<Vec<u8>>,
-    front: Entry,
-    back: Entry,
+    /// How far it has come from either end.
+    front: Option<Box<Entry>>,
+    back: Option<Box<Entry>>,
     done: bool,
 }
 
@@ -34,15 +36,50 @@ type Item = Result<(Vec<u8>, Vec<u8>)>;
 impl<'t> Scan<'t> {
     pub(crate) fn new<K: AsRef<[u8]>>(
         session: &'t Session,
-        tree: &Tree,
+        tree: &'t Tree,
         from: Bound<&K>,
         to: Bound<&K>,
     ) -> Result<Self> {
         session.read_tree(tree, |_, _| Ok(()))?;
         let (from, to) = (owned(from), owned(to));
         let done = is_empty(from.as_ref(), to.as_ref());
-        let (front, back) = (Entry::default(), Entry::default());
-        Ok(Self { session, tree: tree.clone(), from, to, front, back, done })
+        Ok(Self { session, tree, from, to, front: None, back: None, done })
+    }
+
+    /// The next row from the end where this `way` begins.
+    fn step(&mut self, way: Way) -> Option<Item> {
+        if self.done {
+            return None;
+        }
+        let found = self.find(way);
+        self.done = !matches!(found, Ok(true));
+        let entry = match way {
+            Way::Forward => &self.front,
+            Way::Backward => &self.back,
+        };
+        match found {
+            Ok(_) => entry.as_ref()?.row().map(|(key, value)| Ok((key.to_vec(), value.to_vec()))),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn find(&mut self, way: Way) -> Result<bool> {
+        let Self { session, tree, front, back, .. } = self;
+        let (from, to) = (borrowed(&self.from), borrowed(&self.to));
+        let (own, other, limit) = match way {
+            Way::Forward => (front, back, to),
+            Way::Backward => (back, front, from),
+        };
+        // Both ends meet somewhere.
+        let limit = other.as_ref().map_or(limit, |other| Bound::Excluded(other.key()));
+        if let Some(entry) = own {
+            return session.advance(tree, way, limit, entry);
+        }
+        let entry = &mut **own.insert(Box::default());
+        session.read_tree(tree, |txn, btree| match way {
+            Way::Forward => btree.next(txn, from, limit, entry),
+            Way::Backward => btree.prev(txn, limit, to, entry),
+        })
     }
 }
 
@@ -50,39 +87,13 @@ impl Iterator for Scan<'_> {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
-        let Self { session, tree, from, to, front, done, .. } = self;
-        let (low, high) = (borrowed(from), borrowed(to));
-        let step = || session.read_tree(tree, |txn, btree| btree.next(txn, low, high, front));
-        let found = (!*done).then(step)?;
-        item(found, front, from, done)
+        self.step(Way::Forward)
     }
 }
 
 impl DoubleEndedIterator for Scan<'_> {
     fn next_back(&mut self) -> Option<Item> {
-        let Self { session, tree, from, to, back, done, .. } = self;
-        let (low, high) = (borrowed(from), borrowed(to));
-        let step = || session.read_tree(tree, |txn, btree| btree.prev(txn, low, high, back));
-        let found = (!*done).then(step)?;
-        item(found, back, to, done)
-    }
-}
-
-/// What a step found; the bound it started from moves there.
-fn item(
-    found: Result<bool>,
-    entry: &Entry,
-    bound: &mut Bound<Vec<u8>>,
-    done: &mut bool,
-) -> Option<Item> {
-    *done = !matches!(found, Ok(true));
-    match found {
-        Ok(true) => {
-            *bound = Bound::Excluded(entry.key.clone());
-            Some(Ok((entry.key.clone(), entry.value.clone())))
-        }
-        Ok(false) => None,
-        Err(error) => Some(Err(error)),
+        self.step(Way::Backward)
     }
 }
 

@@ -18,8 +18,10 @@
 //! for; so it is set when a transaction drops that and reset *before* a rollback releases the locks. And
 //! what was given up, or taken over in vain, is to be freed *after* the end.
 
-use argali_access::{BTree, Moves, Rows, Structure};
-use argali_base::sync::{Arc, Mutex};
+use std::ops::Bound;
+
+use argali_access::{BTree, Entry, Moves, Rows, Structure, Way};
+use argali_base::sync::{Arc, AtomicBool, Mutex, Ordering};
 use argali_base::{Error, Lsn, Result, TxnId};
 use argali_txn::{Durability, LockMode, LockName, Prepared, Savepoint, Txn};
 
@@ -31,9 +33,16 @@ use crate::tree::Tree;
 
 /// One transaction of the facade.
 pub(crate) struct Session {
-    shared: Arc<Lane>,
+    outside: Outside,
     id: TxnId,
     state: Mutex<State>,
+}
+
+/// What can be asked while the state is locked.
+struct Outside {
+    shared: Arc<Lane>,
+    /// Whether the state says that it failed.
+    failed: AtomicBool,
 }
 
 struct State {
@@ -81,7 +90,8 @@ impl Session {
         let id = txn.id();
         let effects = Effects::default();
         let state = State { txn: Some(txn), failed: None, wrote: false, effects };
-        Self { shared, id, state: Mutex::new(state) }
+        let outside = Outside { shared, failed: AtomicBool::new(false) };
+        Self { outside, id, state: Mutex::new(state) }
     }
 
     pub(crate) fn id(&self) -> TxnId {
@@ -89,12 +99,12 @@ impl Session {
     }
 
     pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+        &self.outside.shared
     }
 
     /// Runs `body` on the transaction if it is usable, and judges whether it still is.
     pub(crate) fn run<T>(&self, mut body: impl FnMut(&mut Txn) -> Result<T>) -> Result<T> {
-        self.state.lock().run(&self.shared, |txn, _| body(txn))
+        self.state.lock().run(&self.outside, |txn, _| body(txn))
     }
 
     /// As [`Session::run`], on what is locked for reading and was not dropped.
@@ -103,7 +113,7 @@ impl Session {
         handle: &Handle,
         mut body: impl FnMut(&mut Txn) -> Result<T>,
     ) -> Result<T> {
-        self.shared.engine.catalog.check_home(handle)?;
+        self.outside.shared.engine.catalog.check_home(handle)?;
         self.run(|txn| {
             handle.enter(txn, LockMode::IS)?;
             body(txn)
@@ -125,10 +135,10 @@ impl Session {
         handle: &Handle,
         mut body: impl FnMut(&mut Txn, &mut Effects) -> Result<T>,
     ) -> Result<T> {
-        self.shared.engine.catalog.check_home(handle)?;
+        self.outside.shared.engine.catalog.check_home(handle)?;
         let mut state = self.state.lock();
-        state.lock_database(&self.shared)?;
-        state.run(&self.shared, |txn, effects| {
+        state.lock_database(&self.outside)?;
+        state.run(&self.outside, |txn, effects| {
             handle.enter(txn, LockMode::IX)?;
             body(txn, effects)
         })
@@ -141,6 +151,26 @@ impl Session {
         mut body: impl FnMut(&mut Txn, &BTree) -> Result<T>,
     ) -> Result<T> {
         self.read(tree.handle(), |txn| body(txn, tree.btree()))
+    }
+
+    /// The next row of `tree`, which was read before, on the `way` from the place of `entry`. Mostly it is at
+    /// hand, and where no lock has to be taken for it, the transaction needs not be asked.
+    pub(crate) fn advance(
+        &self,
+        tree: &Tree,
+        way: Way,
+        limit: Bound<&[u8]>,
+        entry: &mut Entry,
+    ) -> Result<bool> {
+        if tree.handle().is_dropped() {
+            return self.read_tree(tree, |_, _| Ok(false));
+        }
+        let failed = self.outside.failed.load(Ordering::Acquire);
+        if !failed && tree.btree().glide(self.id, way, limit, entry) {
+            return Ok(true);
+        }
+        // The lock that `enter` would take is held since the first read.
+        self.run(|txn| tree.btree().advance(txn, way, limit, entry))
     }
 
     /// As [`Session::write`], on a tree.
@@ -158,7 +188,7 @@ impl Session {
         tree: &Tree,
         mut body: impl FnMut(&mut Rows<'_>) -> Result<T>,
     ) -> Result<T> {
-        let pending = &self.shared.engine.pending;
+        let pending = &self.outside.shared.engine.pending;
         self.write_noting(tree.handle(), |txn, effects| {
             body(&mut Rows::new(txn, tree.btree(), pending, &mut effects.moves))
         })
@@ -171,8 +201,8 @@ impl Session {
         mut body: impl FnMut(&mut Txn, &mut Effects) -> Result<T>,
     ) -> Result<T> {
         let mut state = self.state.lock();
-        state.lock_database(&self.shared)?;
-        state.run(&self.shared, |txn, effects| {
+        state.lock_database(&self.outside)?;
+        state.run(&self.outside, |txn, effects| {
             let (point, mark) = (txn.savepoint(), effects.mark());
             let result = body(txn, effects);
             if result.is_err() {
@@ -189,7 +219,7 @@ impl Session {
         tree: &Tree,
         mut body: impl FnMut(&mut Txn, &BTree, &mut Moves) -> Result<T>,
     ) -> Result<T> {
-        self.shared.engine.catalog.check_home(tree.handle())?;
+        self.outside.shared.engine.catalog.check_home(tree.handle())?;
         self.change_catalog(|txn, effects| {
             tree.handle().enter(txn, LockMode::X)?;
             body(txn, tree.btree(), &mut effects.moves)
@@ -198,7 +228,7 @@ impl Session {
 
     pub(crate) fn mark(&self) -> Result<Mark> {
         let mut state = self.state.lock();
-        let point = state.run(&self.shared, |txn, _| Ok(txn.savepoint()))?;
+        let point = state.run(&self.outside, |txn, _| Ok(txn.savepoint()))?;
         Ok(Mark { txn: self.id, point, effects: state.effects.mark(), nested: false })
     }
 
@@ -206,7 +236,7 @@ impl Session {
     /// [`Session::rollback_to`].
     pub(crate) fn begin_nested(&self) -> Result<Mark> {
         let mut state = self.state.lock();
-        let point = state.run(&self.shared, |txn, _| {
+        let point = state.run(&self.outside, |txn, _| {
             catalog::check_nested(txn)?;
             txn.enter_nested()?;
             Ok(txn.savepoint())
@@ -217,7 +247,7 @@ impl Session {
     /// What was done since `mark` is no longer the transaction's to take back.
     pub(crate) fn end_nested(&self, mark: &Mark) -> Result<()> {
         let mut state = self.state.lock();
-        state.run(&self.shared, |txn, _| txn.end_nested(mark.point.last))?;
+        state.run(&self.outside, |txn, _| txn.end_nested(mark.point.last))?;
         state.effects.settle(mark.effects);
         Ok(())
     }
@@ -229,7 +259,7 @@ impl Session {
             return Err(Error::Invalid { what: "savepoint", why });
         }
         let mut state = self.state.lock();
-        let result = state.run(&self.shared, |txn, _| {
+        let result = state.run(&self.outside, |txn, _| {
             txn.rollback_to(mark.point)?;
             if mark.nested {
                 txn.leave_nested();
@@ -238,7 +268,7 @@ impl Session {
         });
         match &result {
             Ok(()) => state.effects.take_back(mark.effects),
-            Err(error) => state.fail(error),
+            Err(error) => state.fail(&self.outside, error),
         }
         result
     }
@@ -249,13 +279,13 @@ impl Session {
             return Err(Error::TxnFailed { cause });
         }
         // Whatever could still be refused comes first: then a failed commit leaves the rollback to us.
-        state.run(&self.shared, |txn, _| txn.admit_commit())?;
+        state.run(&self.outside, |txn, _| txn.admit_commit())?;
         let txn = state.txn.take().expect("only commit and abort take it, and they consume it");
         let result = txn.commit(durability);
         let effects = std::mem::take(&mut state.effects);
         if matches!(result, Ok(_) | Err(Error::CommitUnknown { .. })) {
-            Counters::add(&self.shared.engine.counters.commits);
-            self.shared.engine.pending.free_later(effects.moves.committed());
+            Counters::add(&self.outside.shared.engine.counters.commits);
+            self.outside.shared.engine.pending.free_later(effects.moves.committed());
         }
         result
     }
@@ -277,10 +307,10 @@ impl Session {
     /// Leaves the transaction in doubt as `gid`. After an error it is rolled back, unless its vote is in the
     /// log and only the durability of that is unknown.
     pub(crate) fn prepare(self, gid: &str) -> Result<()> {
-        let claim = self.shared.engine.register.claim(gid)?;
+        let claim = self.outside.shared.engine.register.claim(gid)?;
         let mut state = self.state.lock();
         let note = state.effects.moves.encode();
-        let cast = state.run(&self.shared, |txn, _| {
+        let cast = state.run(&self.outside, |txn, _| {
             catalog::release_creation(txn);
             txn.prepare(gid, &note)
         });
@@ -298,9 +328,9 @@ impl Session {
         let Some(txn) = state.txn.take() else { return Ok(()) };
         let effects = std::mem::take(&mut state.effects);
         if state.wrote {
-            Counters::add(&self.shared.engine.counters.aborts);
+            Counters::add(&self.outside.shared.engine.counters.aborts);
         }
-        self.shared.engine.roll_back(self.id, effects, || txn.abort())
+        self.outside.shared.engine.roll_back(self.id, effects, || txn.abort())
     }
 }
 
@@ -350,7 +380,7 @@ impl Drop for Session {
 impl State {
     fn run<T>(
         &mut self,
-        shared: &Shared,
+        outside: &Outside,
         mut body: impl FnMut(&mut Txn, &mut Effects) -> Result<T>,
     ) -> Result<T> {
         if let Some(cause) = &self.failed {
@@ -358,27 +388,30 @@ impl State {
         }
         let txn = self.txn.as_mut().expect("only commit and abort take it, and they consume it");
         let mut result = body(txn, &mut self.effects);
-        if matches!(result, Err(Error::LogFull { .. })) && shared.engine.relieve_log().is_ok() {
+        if matches!(result, Err(Error::LogFull { .. }))
+            && outside.shared.engine.relieve_log().is_ok()
+        {
             result = body(txn, &mut self.effects);
         }
         if let Err(error) = &result
             && ends_transaction(error)
         {
-            self.fail(error);
+            self.fail(outside, error);
         }
         result
     }
 
     /// Once per transaction, before its first change: what [`crate::Db::verify`] waits for.
-    fn lock_database(&mut self, shared: &Shared) -> Result<()> {
+    fn lock_database(&mut self, outside: &Outside) -> Result<()> {
         if !self.wrote {
-            self.run(shared, |txn, _| txn.lock(LockName::Database, LockMode::IX))?;
+            self.run(outside, |txn, _| txn.lock(LockName::Database, LockMode::IX))?;
             self.wrote = true;
         }
         Ok(())
     }
 
-    fn fail(&mut self, error: &Error) {
+    fn fail(&mut self, outside: &Outside, error: &Error) {
+        outside.failed.store(true, Ordering::Release);
         self.failed.get_or_insert_with(|| error.to_string());
     }
 }

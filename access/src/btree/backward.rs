@@ -19,16 +19,17 @@
 //! Separators on the way left become smaller with each step, and that is checked: whatever the pages say,
 //! the walk ends.
 
-use std::cmp::Ordering;
 use std::ops::Bound;
 
 use argali_base::Result;
 use argali_txn::Txn;
 
-use super::descent::{Attempt, retry};
+use super::along::{Met, Order, Walk};
+use super::cells::Way;
+use super::descent::Attempt;
 use super::locks::GAP_S;
-use super::node::{InnerCell, LeafCell};
-use super::scan::{Entry, Order, Trace, Walk};
+use super::node::InnerCell;
+use super::scan::Entry;
 use super::{BTree, search};
 use crate::fault::corrupt;
 
@@ -55,8 +56,7 @@ enum Left {
 
 impl BTree {
     /// The last live entry within the bounds, in key order, copied into `entry`; `false` when there is
-    /// none. Backward scans are loops around this with `to` as `Excluded(last key)`, best with the same
-    /// `entry`, which [`BTree::next`] may use in between. Isolation and errors as there.
+    /// none. Isolation and errors as [`BTree::next`].
     pub fn prev(
         &self,
         txn: &mut Txn,
@@ -65,17 +65,12 @@ impl BTree {
         entry: &mut Entry,
     ) -> Result<bool> {
         let locks = self.scan_locks(txn)?;
-        let mut order = Order { txn, locks, from, to };
-        let mut guarded = !locks.guard_gaps();
-        let found = retry(|patient| self.step_back(&mut order, &mut guarded, entry, patient))?;
-        if !found || self.complete(txn, locks, entry)? {
-            return Ok(found);
-        }
-        let gone = entry.key.clone();
-        self.prev(txn, from, Bound::Excluded(&gone), entry)
+        self.first(&mut Order { txn, locks, from, to }, Way::Backward, entry)
     }
 
-    fn step_back(
+    /// One attempt to go to the last row within the bounds. `guarded` once the gap above it is locked, if
+    /// gaps are.
+    pub(super) fn step_back(
         &self,
         order: &mut Order<'_>,
         guarded: &mut bool,
@@ -83,33 +78,18 @@ impl BTree {
         patient: bool,
     ) -> Attempt<bool> {
         let (mut walk, mut left) = self.begin_back(order, guarded, entry, patient)?;
-        // How the next key must compare with the one in `entry`: keys descend.
-        let mut ceiling = entry.border.bounded.then_some(Ordering::Less);
-        let mut arrived = left != Left::Unknown;
         loop {
-            while walk.slot == 0 {
-                if !self.note_border(&walk, left, entry)? {
-                    return Ok(false);
+            let met;
+            (met, walk) = self.along(order, (entry, Way::Backward), walk)?;
+            match met {
+                Met::Row => return Ok(true),
+                Met::Beyond => return Ok(false),
+                Met::End if !self.note_border(&walk, left, entry)? => return Ok(false),
+                Met::End => {
+                    // A patient walk pins its leaf: let go of it before going down again.
+                    drop(walk);
+                    (walk, left) = self.descend_below(entry, patient)?;
                 }
-                // A patient walk pins its leaf: let go of it before going down again.
-                drop(walk);
-                (walk, left) = self.descend_below(&mut entry.border, patient)?;
-                arrived = true;
-            }
-            walk.slot -= 1;
-            let cell = self.look(&walk.leaf.glimpse, |view| LeafCell::read(view, walk.slot))?;
-            self.take_key(&walk, cell, ceiling, &mut entry.key)?;
-            ceiling = Some(Ordering::Less);
-            if std::mem::take(&mut arrived) {
-                self.notice(&walk.leaf, &entry.key)?;
-            }
-            if !from_on(&entry.key, order.from) {
-                return Ok(false);
-            }
-            walk = self.lock_step(order, (cell, true), &entry.key, walk)?;
-            if !cell.ghost {
-                self.take_value(&walk, cell, entry)?;
-                return Ok(true);
             }
         }
     }
@@ -123,31 +103,36 @@ impl BTree {
         patient: bool,
     ) -> Attempt<(Walk<'_>, Left)> {
         let trace = entry.trace.take();
-        note_bound(order.to, entry);
-        if let Some(walk) = self.resume_back(order.to, trace, patient)? {
-            *guarded = *guarded || self.guards(order, &entry.key);
+        if let (Bound::Excluded(key), Some(trace)) = (order.to, trace)
+            && let Some(leaf) = self.resume(key, trace, patient)?
+        {
+            *guarded = *guarded || self.guards(order, key);
             if *guarded {
-                return Ok((walk, Left::Unknown));
+                self.set_out(order, entry);
+                entry.cells.stand(trace.slot);
+                return Ok((Walk { leaf, passed: None, arrived: false }, Left::Unknown));
             }
         }
         if !*guarded {
             self.guard_above(order, entry, patient)?;
             *guarded = true;
-            note_bound(order.to, entry);
         }
-        self.descend_below(&mut entry.border, patient)
+        self.set_out(order, entry);
+        self.descend_below(entry, patient)
     }
 
-    fn resume_back(
-        &self,
-        to: Bound<&[u8]>,
-        trace: Option<Trace>,
-        patient: bool,
-    ) -> Attempt<Option<Walk<'_>>> {
-        match (to, trace) {
-            (Bound::Excluded(key), Some(trace)) => self.resume(key, trace, patient),
-            _ => Ok(None),
+    /// Notes the upper bound as one that excludes: the least key above `k` is `k` and a zero byte.
+    fn set_out(&self, order: &Order<'_>, entry: &mut Entry) {
+        let Entry { cells, border: Border { bound, bounded, .. }, .. } = entry;
+        *bounded = order.to != Bound::Unbounded;
+        bound.clear();
+        if let Bound::Included(key) | Bound::Excluded(key) = order.to {
+            bound.extend_from_slice(key);
         }
+        if matches!(order.to, Bound::Included(_)) {
+            bound.push(0);
+        }
+        cells.begin(order.scanner(self, Way::Backward), bounded.then_some(&bound[..]));
     }
 
     /// Whether the gap of `key`, which was just seen in its leaf, is this transaction's. Its cell stays
@@ -178,7 +163,10 @@ impl BTree {
         let Border { bound, bounded, fence } = &mut entry.border;
         match left {
             Left::Nothing => return Ok(false),
-            Left::Unknown => bound.clone_from(&entry.key),
+            Left::Unknown => {
+                bound.clear();
+                bound.extend_from_slice(entry.cells.edge());
+            }
             Left::Fence if *bounded && fence >= bound => {
                 let what = "stands under a separator that is not below its keys";
                 return Err(corrupt(self.pool(), walk.leaf.glimpse.id(), what).into());
@@ -190,8 +178,8 @@ impl BTree {
     }
 
     /// Behind the last key below the border's bound, in the leaf where such keys belong.
-    fn descend_below(&self, border: &mut Border, patient: bool) -> Attempt<(Walk<'_>, Left)> {
-        let Border { bound, bounded, fence } = border;
+    fn descend_below(&self, entry: &mut Entry, patient: bool) -> Attempt<(Walk<'_>, Left)> {
+        let Border { bound, bounded, fence } = &mut entry.border;
         let mut left = Left::Nothing;
         let (leaf, _) = self.descend_by(0, patient, |view| {
             let (slot, child) = if *bounded {
@@ -207,32 +195,10 @@ impl BTree {
             }
             Ok(child)
         })?;
-        let slot = self.look(&leaf.glimpse, |view| {
+        let border = self.look(&leaf.glimpse, |view| {
             if *bounded { Ok(search::in_leaf(view, bound)?.slot) } else { view.slot_count() }
         })?;
-        Ok((Walk { leaf, slot, passed: None }, left))
-    }
-}
-
-/// Notes the upper bound as one that excludes: the least key above `k` is `k` and a zero byte. The same
-/// in `entry.key`, for the first key to be compared with.
-fn note_bound(to: Bound<&[u8]>, entry: &mut Entry) {
-    let Border { bound, bounded, .. } = &mut entry.border;
-    *bounded = to != Bound::Unbounded;
-    let (Bound::Included(key) | Bound::Excluded(key)) = to else { return };
-    bound.clear();
-    bound.extend_from_slice(key);
-    if matches!(to, Bound::Included(_)) {
-        bound.push(0);
-    }
-    entry.key.clone_from(bound);
-}
-
-/// Whether `key` lies above the lower bound.
-fn from_on(key: &[u8], from: Bound<&[u8]>) -> bool {
-    match from {
-        Bound::Included(first) => key >= first,
-        Bound::Excluded(before) => key > before,
-        Bound::Unbounded => true,
+        entry.cells.stand(border);
+        Ok((Walk { leaf, passed: None, arrived: true }, left))
     }
 }

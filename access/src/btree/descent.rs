@@ -32,6 +32,10 @@ pub(super) struct Node<'p> {
 }
 
 impl<'p> Node<'p> {
+    pub(super) const fn unpinned(glimpse: PageGlimpse<'p>) -> Self {
+        Self { glimpse, pin: None }
+    }
+
     pub(super) fn validate(&self) -> Attempt<()> {
         Ok(self.glimpse.validate()?)
     }

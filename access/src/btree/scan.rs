@@ -1,57 +1,50 @@
-//! One step of a scan: the next row within bounds.
+//! Scans: the next row within bounds, one step after the other.
 //!
 //! ```text
 //!  leaf A (version 3)            leaf B (version 9)
 //!  │ … h │ k │ ─────────────────►│ m (ghost) │ p │ …        from: after k
 //!            ▲                         │         │
 //!            │ position            1. lock m and its gap; A still 3? B still 9?   the border is safe
-//!                                  2. lock p and its gap; B still 9?              a row: copy it out
+//!                                  2. lock p and its gap; B still 9?              a row: give it out
 //! ```
 //!
-//! Nothing is latched, so a lock may be waited for; whatever waited begins again from the caller's
-//! bound, with the lock held. A key that was locked together with its gap after the pages were seen and
-//! before they were validated is safe for good: nobody can insert before it. So only the pages that lie
-//! between the last locked key and the next one must still be as they were.
+//! Only the pages that lie between the last locked key and the next one must still be as they were
+//! ([`super::along`] says why that is enough), so a step forward validates two leaves at most.
 //!
-//! The caller holds nothing between steps. A step remembers in the [`Entry`] where it was; if the key is
-//! still there, the next step goes on behind it without descending.
+//! The caller holds nothing between steps: no latch, no page, and no lock but those of the rows it was given.
+//! The [`Entry`] remembers where the last one was. If its leaf has not changed since, the next row is at hand
+//! ([`super::cells`]); if it has, but the key is still there, the next step goes on behind it without
+//! descending.
 
-use std::cmp::Ordering;
 use std::ops::Bound;
 
-use argali_base::{PageId, Result};
+use argali_base::{PageId, Result, TxnId};
 use argali_buffer_pool::Restart;
-use argali_txn::{LockMode, LockName, Txn};
+use argali_txn::Txn;
 
+use super::along::{Met, Order, Walk, keep, still, within};
 use super::backward::Border;
+use super::cells::{Cell, Cells, Way};
 use super::descent::{Attempt, Node, Stop, retry};
 use super::locks::ScanLocks;
 use super::node::{self, LeafCell};
 use super::{BTree, search};
 use crate::fault::corrupt;
 
-/// An entry copied out of a leaf; reused from call to call.
+/// A row copied out of a leaf, and the place in the order of keys where it stands; reused from step to
+/// step. Without a row it is a place only: a key that need not be there.
 #[derive(Clone, Debug, Default)]
 pub struct Entry {
-    /// The key.
-    pub key: Vec<u8>,
-    /// Its value.
-    pub value: Vec<u8>,
-    /// Whether `value` is still the reference to a large one.
-    large: bool,
-    /// Where it was found.
+    pub(super) cells: Cells,
+    /// The value of the row, where that is a large one.
+    large: Vec<u8>,
+    /// The key of the row before, for a step to come.
+    last: Vec<u8>,
+    /// Where that was found.
     pub(super) trace: Option<Trace>,
     /// Room for a backward step to note how far to the left it is.
     pub(super) border: Border,
 }
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key && self.value == other.value
-    }
-}
-
-impl Eq for Entry {}
 
 /// Where a key was. If the key is still there, it is the place: a key stands in one leaf only, and a page
 /// that left the tree is no leaf of it any more.
@@ -63,37 +56,66 @@ pub(super) struct Trace {
     era: u64,
 }
 
-/// A step under way.
-pub(super) struct Walk<'t> {
-    pub(super) leaf: Node<'t>,
-    pub(super) slot: usize,
-    /// The leaf whose end was passed since the last locked key.
-    pub(super) passed: Option<Node<'t>>,
-}
+impl Entry {
+    /// A place at `key`.
+    pub fn at(key: Vec<u8>) -> Self {
+        Self { last: key, ..Self::default() }
+    }
 
-/// What stands at a slot.
-enum Seen {
-    Cell(LeafCell),
-    /// Past the last cell; the right sibling.
-    End(Option<PageId>),
-}
+    /// The key of the row; without one, the key of the place.
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        self.cells.row().map_or(&self.last, |row| self.cells.key(*row))
+    }
 
-/// What a step asks for, and in whose name.
-pub(super) struct Order<'a> {
-    pub(super) txn: &'a mut Txn,
-    pub(super) locks: ScanLocks,
-    pub(super) from: Bound<&'a [u8]>,
-    pub(super) to: Bound<&'a [u8]>,
+    /// The value of the row; empty without one.
+    #[inline]
+    pub fn value(&self) -> &[u8] {
+        match self.cells.row() {
+            None => &[],
+            Some(row) if row.large => &self.large,
+            Some(row) => self.cells.value(*row),
+        }
+    }
+
+    /// Key and value, if there is a row.
+    pub fn row(&self) -> Option<(&[u8], &[u8])> {
+        self.cells.row().map(|_| (self.key(), self.value()))
+    }
+
+    /// Keeps the place, not the row.
+    pub(super) fn turn(&mut self) {
+        let Self { cells, last, trace, .. } = self;
+        if let Some(row) = cells.row() {
+            last.clear();
+            last.extend_from_slice(cells.key(*row));
+            let place = cells.source.zip(cells.row_slot());
+            *trace = place.map(|(source, slot)| Trace {
+                leaf: source.leaf.page(),
+                slot,
+                era: source.era,
+            });
+        }
+        cells.turn();
+    }
+
+    /// What a step found is what the entry shows: after an error, or when there was nothing, no row.
+    fn show(&mut self, found: Result<bool>) -> Result<bool> {
+        if !matches!(found, Ok(true)) {
+            self.turn();
+        }
+        found
+    }
 }
 
 impl BTree {
     /// The first live entry within the bounds, in key order, copied into `entry`; `false` when there is
-    /// none. Scans are loops around this with `Excluded(last key)`, best with the same `entry`. What it
-    /// read stays so for the transaction as its isolation level says; under serializable the gaps it
-    /// passed stay empty.
+    /// none. What it read stays so for the transaction as its isolation level says; under serializable the
+    /// gaps it passed stay empty. Go on with [`BTree::advance`].
     ///
     /// # Errors
-    /// Deadlock and lock timeout (retryable), `Corrupt`, `Io`. After an error `entry` is undefined.
+    /// Deadlock and lock timeout (retryable), `Corrupt`, `Io`. Then, and when there is no row, `entry` shows
+    /// none, and keeps its place.
     pub fn next(
         &self,
         txn: &mut Txn,
@@ -102,13 +124,54 @@ impl BTree {
         entry: &mut Entry,
     ) -> Result<bool> {
         let locks = self.scan_locks(txn)?;
-        let mut order = Order { txn, locks, from, to };
-        let found = retry(|patient| self.step(&mut order, entry, patient))?;
-        if !found || self.complete(txn, locks, entry)? {
-            return Ok(found);
+        self.first(&mut Order { txn, locks, from, to }, Way::Forward, entry)
+    }
+
+    /// The first row on the `way`, from anywhere.
+    pub(super) fn first(&self, order: &mut Order<'_>, way: Way, entry: &mut Entry) -> Result<bool> {
+        entry.turn();
+        entry.trace = None;
+        entry.cells.be_modest();
+        let found = self.seek(order, way, entry);
+        let found = self.complete(order, way, entry, found);
+        entry.show(found)
+    }
+
+    /// The next live entry on the `way` from the place of `entry`, up to `limit`. Isolation and errors as
+    /// [`BTree::next`].
+    pub fn advance(
+        &self,
+        txn: &mut Txn,
+        way: Way,
+        limit: Bound<&[u8]>,
+        entry: &mut Entry,
+    ) -> Result<bool> {
+        let found = self.go_on(txn, way, limit, entry);
+        entry.show(found)
+    }
+
+    /// As [`BTree::advance`] of transaction `txn`, if the next row is at hand and giving it out takes no
+    /// lock; `false` when `advance` should see. The transaction must still have what it had locked when
+    /// `entry` was filled in its name.
+    pub fn glide(&self, txn: TxnId, way: Way, limit: Bound<&[u8]>, entry: &mut Entry) -> bool {
+        let Some((leaf, locks)) = self.recall(entry, (txn, way)) else { return false };
+        loop {
+            // What is at hand was checked by `recall`, or copied just now.
+            let Some(cell) = entry.cells.peek() else {
+                let mut walk = Walk::onward(leaf);
+                match self.copy_ahead(&mut walk, entry, (way, locks)) {
+                    Ok(true) => continue,
+                    Ok(false) | Err(_) => return false,
+                }
+            };
+            let mine = entry.cells.are_free() && within(entry.cells.key(*cell), limit, way);
+            if !mine {
+                return false;
+            }
+            if entry.cells.pass() {
+                return true;
+            }
         }
-        let gone = entry.key.clone();
-        self.next(txn, Bound::Excluded(&gone), to, entry)
     }
 
     /// As [`BTree::next`], when the row will be changed: locked exclusively, and a large value stays where
@@ -121,97 +184,143 @@ impl BTree {
         entry: &mut Entry,
     ) -> Result<bool> {
         let locks = self.scan_locks_for_write(txn)?;
-        let mut order = Order { txn, locks, from, to };
-        retry(|patient| self.step(&mut order, entry, patient))
+        entry.turn();
+        entry.cells.be_modest();
+        let found = self.seek(&mut Order { txn, locks, from, to }, Way::Forward, entry);
+        entry.show(found)
     }
 
-    /// Fetches a large value that `entry` has only the reference of. False when the row is not there any
-    /// more, which only read committed can find.
-    pub(super) fn complete(
+    fn go_on(
         &self,
         txn: &mut Txn,
-        locks: ScanLocks,
+        way: Way,
+        limit: Bound<&[u8]>,
         entry: &mut Entry,
     ) -> Result<bool> {
-        if !entry.large {
-            return Ok(true);
+        if let Some((leaf, locks)) = self.recall(entry, (txn.id(), way)) {
+            let mut order = Order::onward(txn, locks, way, (Bound::Unbounded, limit));
+            match self.along(&mut order, (entry, way), Walk::onward(leaf)) {
+                Ok((Met::Row, _)) => return self.complete(&mut order, way, entry, Ok(true)),
+                Ok((Met::Beyond, _)) => return Ok(false),
+                Ok((Met::End, _)) => {}
+                Err(Stop::Again) => entry.cells.be_modest(),
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        } else if entry.cells.row().is_some() {
+            entry.cells.be_modest();
         }
-        match locks {
-            ScanLocks::Instant => self.get(txn, &entry.key, &mut entry.value),
-            ScanLocks::None | ScanLocks::Keys(_) | ScanLocks::KeysAndGaps(_) => {
-                self.follow(&mut entry.value).map(|()| true)
+        let locks = self.scan_locks(txn)?;
+        entry.turn();
+        let last = std::mem::take(&mut entry.last);
+        let mut order = Order::onward(txn, locks, way, (Bound::Excluded(&last), limit));
+        let found = self.seek(&mut order, way, entry);
+        let found = self.complete(&mut order, way, entry, found);
+        entry.last = last;
+        found
+    }
+
+    fn seek(&self, order: &mut Order<'_>, way: Way, entry: &mut Entry) -> Result<bool> {
+        match way {
+            Way::Forward => retry(|patient| self.step(order, entry, patient)),
+            Way::Backward => {
+                let mut guarded = !order.locks.guard_gaps();
+                retry(|patient| self.step_back(order, &mut guarded, entry, patient))
             }
         }
     }
 
+    /// Fetches the value of the row that was `found`, if it is a large one.
+    fn complete(
+        &self,
+        order: &mut Order<'_>,
+        way: Way,
+        entry: &mut Entry,
+        mut found: Result<bool>,
+    ) -> Result<bool> {
+        while let Some(row) = entry.cells.row().copied().filter(|row| row.large)
+            && matches!(found, Ok(true))
+            && !self.fetch(order, row, entry)?
+        {
+            entry.turn();
+            let gone = std::mem::take(&mut entry.last);
+            let (locks, limit) = (order.locks, order.limit(way));
+            let txn = &mut *order.txn;
+            let mut order = Order::onward(txn, locks, way, (Bound::Excluded(&gone), limit));
+            found = self.seek(&mut order, way, entry);
+            entry.last = gone;
+        }
+        found
+    }
+
+    /// Fetches the large value of `row`. False when the row is not there any more, which only read committed
+    /// can find.
+    fn fetch(&self, order: &mut Order<'_>, row: Cell, entry: &mut Entry) -> Result<bool> {
+        let Entry { cells, large, .. } = entry;
+        match order.locks {
+            ScanLocks::Instant => self.get(order.txn, cells.key(row), large),
+            ScanLocks::None | ScanLocks::Keys(_) | ScanLocks::KeysAndGaps(_) => {
+                large.clear();
+                large.extend_from_slice(cells.value(row));
+                self.follow(large).map(|()| true)
+            }
+        }
+    }
+
+    /// One attempt to go to the first row within the bounds.
     pub(super) fn step(
         &self,
         order: &mut Order<'_>,
         entry: &mut Entry,
         patient: bool,
     ) -> Attempt<bool> {
-        let mut walk = self.begin(order.from, entry.trace.take(), patient)?;
-        // How the next key must compare with the one in `entry`: keys ascend, or links run in a circle.
-        let mut floor = match order.from {
+        let edge = match order.from {
+            Bound::Excluded(key) => Some(key),
             Bound::Included(_) | Bound::Unbounded => None,
-            Bound::Excluded(key) => {
-                entry.key.clear();
-                entry.key.extend_from_slice(key);
-                Some(Ordering::Greater)
-            }
         };
+        entry.cells.begin(order.scanner(self, Way::Forward), edge);
+        let mut walk = self.start(order.from, entry, patient)?;
         loop {
-            let cell = match self.peek(&walk)? {
-                Seen::End(None) => return self.finish(order, walk),
-                Seen::End(Some(right)) => {
-                    self.hop(&mut walk, right, patient)?;
-                    continue;
-                }
-                Seen::Cell(cell) => cell,
-            };
-            self.take_key(&walk, cell, floor, &mut entry.key)?;
-            if walk.slot == 0 {
-                self.notice(&walk.leaf, &entry.key)?;
+            let met;
+            (met, walk) = self.along(order, (entry, Way::Forward), walk)?;
+            match met {
+                Met::Row => return Ok(true),
+                Met::Beyond => return Ok(false),
+                Met::End => match self.look(&walk.leaf.glimpse, |view| node::link(view))? {
+                    Some(right) => self.hop(&mut walk, entry, right, patient)?,
+                    None => return self.finish(order, walk),
+                },
             }
-            floor = Some(Ordering::Greater);
-            let inside = within(&entry.key, order.to);
-            walk = self.lock_step(order, (cell, inside), &entry.key, walk)?;
-            if !inside {
-                return Ok(false);
-            }
-            if !cell.ghost {
-                self.take_value(&walk, cell, entry)?;
-                return Ok(true);
-            }
-            walk.slot += 1;
         }
     }
 
     /// Where the range begins: traced, or by descent.
-    fn begin(&self, from: Bound<&[u8]>, trace: Option<Trace>, patient: bool) -> Attempt<Walk<'_>> {
-        if let (Bound::Excluded(key), Some(trace)) = (from, trace)
-            && let Some(mut walk) = self.resume(key, trace, patient)?
+    fn start(&self, from: Bound<&[u8]>, entry: &mut Entry, patient: bool) -> Attempt<Walk<'_>> {
+        if let (Bound::Excluded(key), Some(trace)) = (from, entry.trace.take())
+            && let Some(leaf) = self.resume(key, trace, patient)?
         {
-            walk.slot += 1;
-            return Ok(walk);
+            entry.cells.stand(trace.slot + 1);
+            return Ok(Walk { leaf, passed: None, arrived: false });
         }
         let (Bound::Included(key) | Bound::Excluded(key)) = from else {
             let (leaf, _) = self.descend(&[], 0, patient)?;
-            return Ok(Walk { leaf, slot: 0, passed: None });
+            entry.cells.stand(0);
+            return Ok(Walk { leaf, passed: None, arrived: true });
         };
         let (leaf, _) = self.descend(key, 0, patient)?;
         let place = self.look(&leaf.glimpse, |view| search::in_leaf(view, key))?;
         let skip = place.found.is_some() && matches!(from, Bound::Excluded(_));
-        Ok(Walk { leaf, slot: place.slot + usize::from(skip), passed: None })
+        let border = place.slot + usize::from(skip);
+        entry.cells.stand(border);
+        Ok(Walk { leaf, passed: None, arrived: border == 0 })
     }
 
-    /// At `key`, if it is where the trace says.
+    /// The leaf of `key`, if it is where the trace says.
     pub(super) fn resume(
         &self,
         key: &[u8],
         trace: Trace,
         patient: bool,
-    ) -> Attempt<Option<Walk<'_>>> {
+    ) -> Attempt<Option<Node<'_>>> {
         if trace.era != self.space().era() {
             return Ok(None);
         }
@@ -225,22 +334,18 @@ impl BTree {
             let cell = LeafCell::read(view, trace.slot)?;
             Ok(view.compare(cell.key_at(), cell.key_len, key)?.is_eq())
         })?;
-        Ok(is_it.then_some(Walk { leaf, slot: trace.slot, passed: None }))
-    }
-
-    fn peek(&self, walk: &Walk<'_>) -> Attempt<Seen> {
-        self.look(&walk.leaf.glimpse, |view| {
-            if walk.slot < view.slot_count()? {
-                LeafCell::read(view, walk.slot).map(Seen::Cell)
-            } else {
-                node::link(view).map(Seen::End)
-            }
-        })
+        Ok(is_it.then_some(leaf))
     }
 
     /// On to the right sibling.
-    fn hop<'t>(&'t self, walk: &mut Walk<'t>, right: PageId, patient: bool) -> Attempt<()> {
-        if walk.passed.is_some() && walk.slot == 0 {
+    fn hop<'t>(
+        &'t self,
+        walk: &mut Walk<'t>,
+        entry: &mut Entry,
+        right: PageId,
+        patient: bool,
+    ) -> Attempt<()> {
+        if walk.passed.is_some() && entry.cells.border == 0 {
             // Invariant T1 of the tree: only the leaf of an empty tree is empty.
             return Err(corrupt(self.pool(), walk.leaf.glimpse.id(), "is an empty leaf").into());
         }
@@ -252,53 +357,9 @@ impl BTree {
             _ => Err(Restart),
         })?;
         walk.passed = Some(std::mem::replace(&mut walk.leaf, next));
-        walk.slot = 0;
+        walk.arrived = true;
+        entry.cells.stand(0);
         Ok(())
-    }
-
-    /// Copies the key; it must compare with the one in `key` as `expected`.
-    pub(super) fn take_key(
-        &self,
-        walk: &Walk<'_>,
-        cell: LeafCell,
-        expected: Option<Ordering>,
-        key: &mut Vec<u8>,
-    ) -> Attempt<()> {
-        self.look(&walk.leaf.glimpse, |view| {
-            let order = view.compare(cell.key_at(), cell.key_len, key)?;
-            if expected.is_some_and(|expected| order != expected) {
-                return Err(Restart);
-            }
-            key.clear();
-            view.copy(cell.key_at(), cell.key_len, key)
-        })
-    }
-
-    /// Locks the key just seen and makes sure that it is still the next one (backwards: the one before).
-    pub(super) fn lock_step<'t>(
-        &self,
-        order: &mut Order<'_>,
-        (cell, inside): (LeafCell, bool),
-        key: &[u8],
-        walk: Walk<'t>,
-    ) -> Attempt<Walk<'t>> {
-        let Some(mode) = order.locks.mode(inside) else { return still(walk) };
-        let name = self.key_name(key);
-        match order.locks {
-            ScanLocks::Instant => {
-                let lsn = self.look(&walk.leaf.glimpse, |view| node::lsn(view))?;
-                if self.space().settled(lsn) {
-                    return still(walk);
-                }
-                pass(order.txn, name, mode, walk)
-            }
-            // That there is no row need not stay so; only the deletion must be committed.
-            ScanLocks::Keys(_) if cell.ghost => pass(order.txn, name, mode, walk),
-            ScanLocks::None | ScanLocks::Keys(_) | ScanLocks::KeysAndGaps(_) => {
-                keep(order.txn, name, mode, walk)
-            }
-        }
-        .and_then(still)
     }
 
     /// No key follows: the gap above the last one is the border.
@@ -309,60 +370,5 @@ impl BTree {
         };
         still(walk)?;
         Ok(false)
-    }
-
-    pub(super) fn take_value(
-        &self,
-        walk: &Walk<'_>,
-        cell: LeafCell,
-        entry: &mut Entry,
-    ) -> Attempt<()> {
-        self.look(&walk.leaf.glimpse, |view| {
-            entry.value.clear();
-            view.copy(cell.value_at(), cell.value_len, &mut entry.value)
-        })?;
-        entry.large = cell.large;
-        entry.trace =
-            Some(Trace { leaf: walk.leaf.glimpse.id(), slot: walk.slot, era: self.space().era() });
-        Ok(())
-    }
-}
-
-/// Takes a lock to keep; if it must be waited for, the pages seen are old news afterwards.
-fn keep<'t>(txn: &mut Txn, name: LockName, mode: LockMode, walk: Walk<'t>) -> Attempt<Walk<'t>> {
-    if txn.holds(name).is_some_and(|held| held.covers(mode)) || txn.try_lock(name, mode) {
-        return Ok(walk);
-    }
-    // A patient walk pins pages: never wait for a lock with a page pinned.
-    drop(walk);
-    txn.lock(name, mode)?;
-    Err(Stop::Again)
-}
-
-/// Takes a lock only to see that nobody holds it.
-fn pass<'t>(txn: &mut Txn, name: LockName, mode: LockMode, walk: Walk<'t>) -> Attempt<Walk<'t>> {
-    if txn.try_lock_instant(name, mode) {
-        return Ok(walk);
-    }
-    drop(walk);
-    txn.lock_instant(name, mode)?;
-    Err(Stop::Again)
-}
-
-/// Everything between the last locked key and this one is as it was.
-fn still(mut walk: Walk<'_>) -> Attempt<Walk<'_>> {
-    walk.leaf.validate()?;
-    if let Some(passed) = walk.passed.take() {
-        passed.validate()?;
-    }
-    Ok(walk)
-}
-
-/// Whether `key` lies below the upper bound.
-fn within(key: &[u8], to: Bound<&[u8]>) -> bool {
-    match to {
-        Bound::Included(last) => key <= last,
-        Bound::Excluded(end) => key < end,
-        Bound::Unbounded => true,
     }
 }

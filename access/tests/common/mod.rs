@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argali_access::{
-    BTree, Entry, Heap, HeapScan, HeapStats, RowId, Space, Survey, TreeStats, register_undo,
+    BTree, Entry, Heap, HeapScan, HeapStats, RowId, Space, Survey, TreeStats, Way, register_undo,
 };
 use argali_base::disk::SimDisk;
 use argali_base::{Disk, Health};
@@ -156,12 +156,22 @@ pub(crate) fn scan(
     to: Bound<&[u8]>,
 ) -> argali_base::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let (mut entry, mut out) = (Entry::default(), Vec::new());
-    let mut from = from.map(<[u8]>::to_vec);
-    while tree.next(txn, from.as_ref().map(Vec::as_slice), to, &mut entry)? {
-        out.push((entry.key.clone(), entry.value.clone()));
-        from = Bound::Excluded(entry.key.clone());
+    let mut found = tree.next(txn, from, to, &mut entry)?;
+    while found {
+        out.push((entry.key().to_vec(), entry.value().to_vec()));
+        found = onward(tree, txn, (Way::Forward, to), &mut entry)?;
     }
     Ok(out)
+}
+
+/// The next row, without a lock if that can be.
+fn onward(
+    tree: &BTree,
+    txn: &mut Txn,
+    (way, limit): (Way, Bound<&[u8]>),
+    entry: &mut Entry,
+) -> argali_base::Result<bool> {
+    Ok(tree.glide(txn.id(), way, limit, entry) || tree.advance(txn, way, limit, entry)?)
 }
 
 /// As [`scan`], from the end to the beginning.
@@ -172,10 +182,10 @@ pub(crate) fn scan_back(
     to: Bound<&[u8]>,
 ) -> argali_base::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let (mut entry, mut out) = (Entry::default(), Vec::new());
-    let mut to = to.map(<[u8]>::to_vec);
-    while tree.prev(txn, from, to.as_ref().map(Vec::as_slice), &mut entry)? {
-        out.push((entry.key.clone(), entry.value.clone()));
-        to = Bound::Excluded(entry.key.clone());
+    let mut found = tree.prev(txn, from, to, &mut entry)?;
+    while found {
+        out.push((entry.key().to_vec(), entry.value().to_vec()));
+        found = onward(tree, txn, (Way::Backward, from), &mut entry)?;
     }
     Ok(out)
 }

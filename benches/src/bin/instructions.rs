@@ -1,4 +1,4 @@
-//! Counts the instructions of six small workloads and holds them against a kept baseline.
+//! Counts the instructions of small workloads and holds them against a kept baseline.
 //!
 //! ```text
 //!  instructions              run this program under callgrind, twice a workload: n and 2n operations
@@ -30,10 +30,17 @@ const OPERATIONS: u64 = 4_000;
 /// Largest deviation from the baseline, in percent.
 const TOLERANCE: f64 = 3.0;
 
-const WORKLOADS: [&str; 6] =
-    ["read-committed", "read-serializable", "read-in-batch", "update", "insert", "scan"];
+const WORKLOADS: [&str; 7] = [
+    "read-committed",
+    "read-serializable",
+    "read-in-batch",
+    "update",
+    "insert",
+    "scan",
+    "scan-read-committed",
+];
 
-/// Instruction counts of six small workloads against a baseline
+/// Instruction counts of small workloads against a baseline
 #[derive(Debug, Parser)]
 struct Args {
     /// Keep what is measured as the new baseline
@@ -144,7 +151,7 @@ fn count(workload: &str, operations: u64) -> Result<u64> {
 fn run(workload: &str, operations: u64) -> Result<()> {
     let options = Options::new().cache_bytes(64 << 20).background_threads(false);
     let isolation = match workload {
-        "read-committed" => Isolation::ReadCommitted,
+        "read-committed" | "scan-read-committed" => Isolation::ReadCommitted,
         _ => Isolation::Serializable,
     };
     let rows = Rows::load(options.isolation(isolation).in_memory()?, ROWS)?;
@@ -187,6 +194,19 @@ fn run(workload: &str, operations: u64) -> Result<()> {
                 row?;
             }
             read.finish()?;
+        }
+        "scan-read-committed" => {
+            // Fifty rows at a time, from some key on, lent by a cursor.
+            for _ in 0..operations / 50 {
+                let read = rows.db.read()?;
+                let mut cursor = read.cursor(&rows.tree)?;
+                cursor.seek(rows.some_key(&mut rng))?;
+                for _ in 1..50 {
+                    cursor.next()?;
+                }
+                drop(cursor);
+                read.finish()?;
+            }
         }
         other => bail!("no workload {other}; there are {}", WORKLOADS.join(", ")),
     }

@@ -54,10 +54,15 @@ impl Store for Argali {
 
     fn scan(&self, from: Key, limit: usize, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<()> {
         let read = self.db.read()?;
-        for row in read.scan(&self.tree, from..)?.take(limit) {
-            let (key, value) = row?;
-            visit(&key, &value);
+        let mut rows = read.cursor(&self.tree)?;
+        let mut row = rows.seek(from)?;
+        let mut left = limit;
+        while let Some((key, value)) = row.filter(|_| left > 0) {
+            visit(key, value);
+            left -= 1;
+            row = if left > 0 { rows.next()? } else { None };
         }
+        drop(rows);
         Ok(read.finish()?)
     }
 
