@@ -59,10 +59,21 @@ impl Rows {
         key(rng.u64(..self.count))
     }
 
+    /// Bytes of log that each of `count` calls of `operation` takes, as a mean.
+    pub fn log_bytes(
+        &self,
+        count: u64,
+        mut operation: impl FnMut(&Self, u64) -> Result<()>,
+    ) -> Result<f64> {
+        let before = self.db.stats()?.log.bytes;
+        (0..count).try_for_each(|nth| operation(self, nth))?;
+        Ok((self.db.stats()?.log.bytes - before) as f64 / count as f64)
+    }
+
     /// Puts a new value into some row, in a transaction of its own.
     pub fn update(&self, rng: &mut Rng, durability: Durability) -> Result<()> {
         let txn = self.db.begin()?;
-        txn.put(&self.tree, self.some_key(rng), value(rng))?;
+        txn.set(&self.tree, self.some_key(rng), value(rng))?;
         txn.commit_with(durability)?;
         Ok(())
     }

@@ -172,6 +172,12 @@ impl Write {
         Ok(replaced.then_some(old))
     }
 
+    /// As [`Write::put`], without the old value; returns whether there was one. Cheaper than `put`: nothing is
+    /// copied, and an old value of any size stays unread.
+    pub fn set(&self, tree: &Tree, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        self.session().put(tree, key.as_ref(), value.as_ref(), None)
+    }
+
     /// Sets `key` to all that `source` gives; returns how many bytes that was. Takes the memory of a few
     /// pages, whatever the size, and holds no latch while `source` is read, so that it may itself use this
     /// transaction: `tx.put_stream(&tree, "copy", tx.value_reader(&tree, "original")?.unwrap())`.

@@ -195,7 +195,7 @@ impl Comparison {
 
     fn slice(&mut self, workload: &Workload, engine: &str) -> Result<(Slice, String)> {
         match workload.kind {
-            Kind::Load { .. } => self.load(workload, engine),
+            Kind::Load(_) => self.load(workload, engine),
             Kind::Reopen => self.reopen(engine),
             _ => {
                 let order = format!("run {} {}", workload.name, self.seconds);

@@ -147,11 +147,11 @@ fn work(mut client: Client<'_>, kind: Kind, stop: &AtomicBool) -> Result<Work> {
 }
 
 fn load(store: &dyn Store, name: &str, rows: u64) -> Result<Value> {
-    let Some(Workload { kind: Kind::Load { ascending }, .. }) = named(name) else {
+    let Some(Workload { kind: Kind::Load(how), .. }) = named(name) else {
         bail!("{name} is no load");
     };
     let (cpu, begun) = (usage::own_cpu(), Instant::now());
-    let ops = workload::load(store, rows, *ascending)?;
+    let ops = workload::load(store, rows, *how)?;
     let seconds = begun.elapsed().as_secs_f64();
     let cpu = usage::own_cpu().saturating_sub(cpu).as_secs_f64();
     Ok(json!({

@@ -10,6 +10,7 @@
 //!  ycsb-a-2, -b-2     rows    half, a twentieth of them updates, skewed
 //!  ycsb-e-2           rows    scans of 1 to 100 rows, a twentieth inserts
 //!  load-seq, -rand    none    1,000 rows a transaction, ascending or not
+//!  load-bulk          none    ascending rows by the engine's own way of loading, if it has one
 //!  read-cold-N        rows    one row, with a cache for a quarter of the data
 //!  reopen             rows    open after a kill behind 800,000 relaxed updates
 //! ```
@@ -17,14 +18,12 @@
 use anyhow::{Result, ensure};
 use fastrand::Rng;
 
-use crate::store::{Key, Store, Transfer, VALUE_BYTES, Value, Wait, balance};
+use crate::store::{Key, Store, Transfer, VALUE_BYTES, Value, Wait, balance, put_all};
 use crate::zipf::Zipf;
 
 /// Branches of the bank; ten tellers and `rows / 10` accounts each.
 const BRANCHES: u64 = 10;
 const TELLERS: u64 = 100;
-/// Rows per transaction while loading.
-pub(crate) const LOAD_BATCH: u64 = 1000;
 
 /// Which data a workload runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +48,17 @@ pub(crate) enum Kind {
     /// Percent of operations that read; the others update.
     Mixed(u32),
     Scans,
-    Load {
-        ascending: bool,
-    },
+    Load(Load),
     Reopen,
+}
+
+/// How rows are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    Ascending,
+    Random,
+    /// Ascending, by the engine's fastest way.
+    Bulk,
 }
 
 /// One row of the comparison.
@@ -92,8 +98,9 @@ pub(crate) const ALL: &[Workload] = &[
     row("ycsb-a-2", 2, Data::Rows, Kind::Mixed(50), 2.2),
     row("ycsb-b-2", 2, Data::Rows, Kind::Mixed(95), 1.5),
     row("ycsb-e-2", 2, Data::Rows, Kind::Scans, 0.7),
-    row("load-seq", 1, Data::Fresh, Kind::Load { ascending: true }, 0.5),
-    row("load-rand", 1, Data::Fresh, Kind::Load { ascending: false }, 1.2),
+    row("load-seq", 1, Data::Fresh, Kind::Load(Load::Ascending), 0.5),
+    row("load-bulk", 1, Data::Fresh, Kind::Load(Load::Bulk), 1.0),
+    row("load-rand", 1, Data::Fresh, Kind::Load(Load::Random), 1.2),
     row("read-cold-1", 1, Data::Cold, Kind::ReadUniform, 1.1),
     row("read-cold-16", 16, Data::Cold, Kind::ReadUniform, 1.0),
     row("reopen", 2, Data::Rows, Kind::Reopen, 4.0),
@@ -124,7 +131,7 @@ fn value(rng: &mut Rng) -> Value {
 /// Puts the data of `data` into an empty store.
 pub(crate) fn fill(store: &dyn Store, data: Data, rows: u64) -> Result<()> {
     match data {
-        Data::Rows | Data::Cold => load(store, rows, true).map(drop),
+        Data::Rows | Data::Cold => load(store, rows, Load::Ascending).map(drop),
         Data::Bank => {
             put_all(store, (0..rows).map(|n| (key(ACCOUNTS, n), [0; VALUE_BYTES])))?;
             put_all(store, (0..TELLERS).map(|n| (key(TELLER, n), [0; VALUE_BYTES])))?;
@@ -134,27 +141,19 @@ pub(crate) fn fill(store: &dyn Store, data: Data, rows: u64) -> Result<()> {
     }
 }
 
-fn put_all(store: &dyn Store, rows: impl Iterator<Item = (Key, Value)>) -> Result<()> {
-    let mut batch = Vec::with_capacity(LOAD_BATCH as usize);
-    for row in rows {
-        batch.push(row);
-        if batch.len() as u64 == LOAD_BATCH {
-            store.put(&batch, Wait::Relaxed)?;
-            batch.clear();
-        }
-    }
-    if batch.is_empty() { Ok(()) } else { store.put(&batch, Wait::Relaxed) }
-}
-
 /// Loads `rows` rows, ascending or in an order that jumps; the last transaction is durable.
-pub(crate) fn load(store: &dyn Store, rows: u64, ascending: bool) -> Result<u64> {
+pub(crate) fn load(store: &dyn Store, rows: u64, how: Load) -> Result<u64> {
     let mut rng = Rng::with_seed(1);
     // An odd multiplier modulo a power of two visits each number once.
     let space = rows.next_power_of_two();
-    let number = |n: u64| if ascending { n } else { n.wrapping_mul(0x9E37_79B9) % space };
+    let number = |n: u64| match how {
+        Load::Ascending | Load::Bulk => n,
+        Load::Random => n.wrapping_mul(0x9E37_79B9) % space,
+    };
     let mut all = (0..rows).map(|n| (key(ROWS, number(n)), value(&mut rng)));
-    if !(ascending && store.bulk_load(&mut all)?) {
-        put_all(store, all)?;
+    match how {
+        Load::Ascending | Load::Random => put_all(store, all)?,
+        Load::Bulk => store.bulk_load(&mut all)?,
     }
     sync(store)?;
     Ok(rows)
@@ -207,7 +206,7 @@ impl<'s> Client<'s> {
             Kind::Mixed(_) | Kind::Reopen => self.update(Wait::Relaxed),
             Kind::Scans if self.rng.u32(..100) < 95 => self.scan(),
             Kind::Scans => self.insert(),
-            Kind::Load { .. } => unreachable!("loads have no clients"),
+            Kind::Load(_) => unreachable!("loads have no clients"),
         }
     }
 

@@ -37,7 +37,7 @@ impl Store for Argali {
         loop {
             let txn = self.db.begin()?;
             let put =
-                rows.iter().try_for_each(|(key, value)| txn.put(&self.tree, key, value).map(drop));
+                rows.iter().try_for_each(|(key, value)| txn.set(&self.tree, key, value).map(drop));
             match put.and_then(|()| txn.commit_with(durability)) {
                 Err(error) if error.is_retryable() => {}
                 done => return Ok(done.map(drop)?),
@@ -70,9 +70,15 @@ impl Store for Argali {
         Ok(self.db.update(|txn| {
             for key in transfer.balances {
                 let old = txn.get_for_update(&self.tree, key)?;
-                txn.put(&self.tree, key, credited(old.as_deref(), transfer.amount))?;
+                txn.set(&self.tree, key, credited(old.as_deref(), transfer.amount))?;
             }
-            txn.put(&self.tree, transfer.history, &credited(None, transfer.amount)[..50]).map(drop)
+            txn.set(&self.tree, transfer.history, &credited(None, transfer.amount)[..50]).map(drop)
         })?)
+    }
+
+    fn bulk_load(&self, rows: &mut dyn Iterator<Item = (Key, Value)>) -> Result<()> {
+        let txn = self.db.begin()?;
+        txn.bulk_load(&self.tree, rows.map(Ok))?;
+        Ok(txn.commit_with(Durability::Relaxed).map(drop)?)
     }
 }
