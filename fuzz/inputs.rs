@@ -207,7 +207,8 @@ impl Base {
                 return frames;
             };
             let from = (at % self.control.segment_bytes) as usize;
-            let len = u32::from_le_bytes(bytes[from..from + 4].try_into().unwrap()) as usize;
+            let len =
+                usize::from(u16::from_le_bytes(bytes[from..from + 2].try_into().unwrap())) * 8;
             match bytes.get(from..from + len) {
                 Some(frame) if len > 0 && self.crc(at, frame).to_le_bytes() == frame[4..8] => {
                     frames.push((at, len));

@@ -106,11 +106,15 @@ impl<'a> Rows<'a> {
 
     fn change(&mut self, key: &[u8], change: Change<'_>, old: Old<'_>) -> Result<Done> {
         self.tree.check_key(key)?;
-        let (wanted, mut unwanted) = (old.is_some(), Vec::new());
-        let buffer = old.unwrap_or(&mut unwanted);
-        match self.tree.write(self.txn, key, (change, LargeOld::Stop), buffer)? {
-            Done::Stopped => self
-                .all_or_nothing(|rows, moves| rows.replace(key, change, (wanted, buffer), moves)),
+        let mut old = old;
+        match self.tree.write(self.txn, key, (change, LargeOld::Stop), old.as_deref_mut())? {
+            Done::Stopped => {
+                let (wanted, mut unwanted) = (old.is_some(), Vec::new());
+                let buffer = old.unwrap_or(&mut unwanted);
+                self.all_or_nothing(|rows, moves| {
+                    rows.replace(key, change, (wanted, buffer), moves)
+                })
+            }
             done => Ok(done),
         }
     }
@@ -124,7 +128,7 @@ impl<'a> Rows<'a> {
         (wanted, buffer): (bool, &mut Vec<u8>),
         moves: &mut Moves,
     ) -> Result<Done> {
-        let done = self.tree.write(self.txn, key, (change, LargeOld::Replace), buffer)?;
+        let done = self.tree.write(self.txn, key, (change, LargeOld::Replace), Some(buffer))?;
         if matches!(done, Done::Replaced { large: true }) {
             let chain = self.tree.reference(buffer)?.structure();
             if wanted {

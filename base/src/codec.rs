@@ -4,6 +4,9 @@
 //! the end, so a damaged length can never become a panic. The caller turns `None` into `Corrupt`,
 //! because only it knows file and offset.
 
+/// Most bytes of a varint.
+pub const VARINT_BYTES_MAX: usize = 10;
+
 /// Reads fields off the front of a byte slice.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
@@ -27,12 +30,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `len` bytes, or `None` when fewer are left.
+    #[inline]
     pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, tail) = self.bytes.split_at_checked(len)?;
         self.bytes = tail;
         Some(head)
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, tail) = self.bytes.split_first_chunk::<N>()?;
         self.bytes = tail;
@@ -40,36 +45,84 @@ impl<'a> Reader<'a> {
     }
 
     /// The next byte.
+    #[inline]
     pub fn u8(&mut self) -> Option<u8> {
         self.array().map(|[byte]| byte)
     }
 
     /// The next two bytes.
+    #[inline]
     pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
     /// The next four bytes.
+    #[inline]
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
     /// The next eight bytes.
+    #[inline]
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// A number in as many bytes as it needs, seven bits each, the lowest first; `None` also for a spelling that
+    /// is longer than need be.
+    #[inline]
+    pub fn varint(&mut self) -> Option<u64> {
+        if let [byte @ 0..0x80, rest @ ..] = self.bytes {
+            self.bytes = rest;
+            return Some(u64::from(*byte));
+        }
+        let mut value = 0;
+        for (at, byte) in self.bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
+            let (bits, shift) = (u64::from(byte & 0x7f), 7 * at as u32);
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                self.bytes = &self.bytes[at + 1..];
+                // Neither a group of zeros at the top nor bits beyond the 64th.
+                return (bits != 0 && bits << shift >> shift == bits).then_some(value);
+            }
+        }
+        None
+    }
+
+    /// A varint of length, then that many bytes.
+    #[inline]
+    pub fn var_bytes(&mut self) -> Option<&'a [u8]> {
+        let mut ahead = self.clone();
+        let bytes = usize::try_from(ahead.varint()?).ok().and_then(|len| ahead.take(len))?;
+        *self = ahead;
+        Some(bytes)
+    }
+
     /// Two bytes of length, then that many bytes.
+    #[inline]
     pub fn short_bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.u16()?;
         self.take(usize::from(len))
     }
 
     /// Four bytes of length, then that many bytes.
+    #[inline]
     pub fn long_bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.u32()?;
         self.take(len as usize)
     }
+}
+
+/// The varint of `value`, in `bytes`.
+pub fn varint(mut value: u64, bytes: &mut [u8; VARINT_BYTES_MAX]) -> &[u8] {
+    let mut len = 0;
+    while value >= 0x80 {
+        bytes[len] = value as u8 | 0x80;
+        value >>= 7;
+        len += 1;
+    }
+    bytes[len] = value as u8;
+    &bytes[..=len]
 }
 
 /// Appends fields to a byte vector.
@@ -78,26 +131,48 @@ pub trait Writer {
     fn put(&mut self, bytes: &[u8]);
 
     /// Appends one byte.
+    #[inline]
     fn put_u8(&mut self, value: u8) {
         self.put(&[value]);
     }
 
     /// Appends two bytes.
+    #[inline]
     fn put_u16(&mut self, value: u16) {
         self.put(&value.to_le_bytes());
     }
 
     /// Appends four bytes.
+    #[inline]
     fn put_u32(&mut self, value: u32) {
         self.put(&value.to_le_bytes());
     }
 
     /// Appends eight bytes.
+    #[inline]
     fn put_u64(&mut self, value: u64) {
         self.put(&value.to_le_bytes());
     }
 
+    /// Appends `value` in as many bytes as it needs, seven bits each, the lowest first.
+    #[inline]
+    fn put_varint(&mut self, value: u64) {
+        if value < 0x80 {
+            self.put_u8(value as u8);
+        } else {
+            self.put(varint(value, &mut [0; VARINT_BYTES_MAX]));
+        }
+    }
+
+    /// Appends a varint of length and `bytes`.
+    #[inline]
+    fn put_var_bytes(&mut self, bytes: &[u8]) {
+        self.put_varint(bytes.len() as u64);
+        self.put(bytes);
+    }
+
     /// Appends two bytes of length and `bytes`. Panics when `bytes` is longer than `u16::MAX`.
+    #[inline]
     fn put_short_bytes(&mut self, bytes: &[u8]) {
         let len = u16::try_from(bytes.len()).expect("caller keeps short fields below 64 KiB");
         self.put_u16(len);
@@ -105,6 +180,7 @@ pub trait Writer {
     }
 
     /// Appends four bytes of length and `bytes`. Panics when `bytes` is longer than `u32::MAX`.
+    #[inline]
     fn put_long_bytes(&mut self, bytes: &[u8]) {
         let len = u32::try_from(bytes.len()).expect("caller keeps long fields below 4 GiB");
         self.put_u32(len);
@@ -113,6 +189,7 @@ pub trait Writer {
 }
 
 impl Writer for Vec<u8> {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
@@ -156,6 +233,32 @@ mod tests {
         assert_eq!(reader.rest(), bytes);
         assert_eq!(reader.take(3), Some(&bytes[..]));
         assert_eq!((reader.u8(), reader.u16(), reader.take(0)), (None, None, Some(&[][..])));
+    }
+
+    #[test]
+    fn varints_take_the_bytes_they_need_and_have_one_spelling() {
+        let cases =
+            [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (1 << 56, 9), (u64::MAX, 10)];
+        for (value, len) in cases {
+            let mut bytes = Vec::new();
+            bytes.put_varint(value);
+            assert_eq!(bytes.len(), len, "{value}");
+            for cut in 0..len {
+                assert_eq!(Reader::new(&bytes[..cut]).varint(), None, "{value} cut at {cut}");
+            }
+            bytes.push(0xff);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!((reader.varint(), reader.rest()), (Some(value), &[0xff][..]));
+        }
+        assert_eq!(Reader::new(&[0x80, 0]).varint(), None, "a longer spelling of 0");
+        let mut beyond = vec![0xff; 9];
+        beyond.push(2);
+        assert_eq!(Reader::new(&beyond).varint(), None, "a 65th bit");
+        assert_eq!(Reader::new(&[0xff; 11]).varint(), None, "no end");
+        let mut bytes = Vec::new();
+        bytes.put_var_bytes(b"abc");
+        assert_eq!(Reader::new(&bytes).var_bytes(), Some(&b"abc"[..]));
+        assert_eq!(Reader::new(&bytes[..3]).var_bytes(), None);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Bank {
 }
 
 fn key(table: u8, number: u64) -> [u8; 8] {
-    (u64::from(table) << 56 | number).to_be_bytes()
+    ((u64::from(table) << 56) | number).to_be_bytes()
 }
 
 impl Bank {

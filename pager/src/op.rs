@@ -8,16 +8,16 @@
 //!  redo                 read the log ── apply
 //! ```
 //!
-//! One operation on the log (little-endian): a tag byte, then the fields in order; `bytes` fields carry
-//! their length in front (u16, for an image u32).
+//! One operation on the log: a tag byte, then the fields in order. Numbers without a type are varints; cells
+//! and bytes carry their length in front.
 //!
 //! ```text
-//!  1 Format  kind u8, level u8, owner u64     6 Add      slot u16, at u16, delta u64
-//!  2 Insert  slot u16, head u32, cell         7 Truncate slot u16
-//!  3 Remove  slot u16                         8 SetLink  link u64
-//!  4 Replace slot u16, head u32, cell         9 SetBit   index u32, value u8
-//!  5 Patch   slot u16, at u16, bytes         10 Image    bytes
-//! 11 Heads   skip u16, heads: u32 for each slot
+//!  1 Format  kind u8, level u8, owner         6 Add      slot, at, delta u64
+//!  2 Insert  slot, head u32, cell             7 Truncate slot
+//!  3 Remove  slot                             8 SetLink  link
+//!  4 Replace slot, head u32, cell             9 SetBit   index, value u8
+//!  5 Patch   slot, at, bytes                 10 Image    bytes
+//! 11 Heads   skip, heads: u32 for each slot
 //! ```
 //!
 //! An image omits the hole between slots and heap; its length says how large the hole was, its header
@@ -196,42 +196,39 @@ impl<'a> PageOp<'a> {
     }
 
     /// Appends the operation to a change.
-    ///
-    /// # Panics
-    /// When a cell is longer than 65535 bytes; `fits` refuses it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u8(self.tag());
         match *self {
             Self::Format { kind, level, owner } => {
                 out.put_u8(kind as u8);
                 out.put_u8(level);
-                out.put_u64(owner);
+                out.put_varint(owner);
             }
             Self::Insert { slot, head, cell } | Self::Replace { slot, head, cell } => {
-                out.put_u16(slot);
+                out.put_varint(slot.into());
                 out.put_u32(head);
-                out.put_short_bytes(cell);
+                out.put_var_bytes(cell);
             }
-            Self::Remove { slot } | Self::Truncate { slot } => out.put_u16(slot),
+            Self::Remove { slot } | Self::Truncate { slot } => out.put_varint(slot.into()),
             Self::Patch { slot, at, bytes } => {
-                out.put_u16(slot);
-                out.put_u16(at);
-                out.put_short_bytes(bytes);
+                out.put_varint(slot.into());
+                out.put_varint(at.into());
+                out.put_var_bytes(bytes);
             }
             Self::Add { slot, at, delta } => {
-                out.put_u16(slot);
-                out.put_u16(at);
+                out.put_varint(slot.into());
+                out.put_varint(at.into());
                 out.put_u64(delta);
             }
-            Self::SetLink { link } => out.put_u64(link),
+            Self::SetLink { link } => out.put_varint(link),
             Self::SetBit { index, value } => {
-                out.put_u32(index);
+                out.put_varint(index.into());
                 out.put_u8(u8::from(value));
             }
             Self::Image { bytes } => encode_image(bytes, out),
             Self::Heads { skip, heads } => {
-                out.put_u16(skip);
-                out.put_short_bytes(heads);
+                out.put_varint(skip.into());
+                out.put_var_bytes(heads);
             }
         }
     }
@@ -257,18 +254,18 @@ impl<'a> PageOp<'a> {
             1 => Self::Format {
                 kind: PageKind::from_u8(from.u8()?)?,
                 level: from.u8()?,
-                owner: from.u64()?,
+                owner: from.varint()?,
             },
-            2 => Self::Insert { slot: from.u16()?, head: from.u32()?, cell: from.short_bytes()? },
-            3 => Self::Remove { slot: from.u16()? },
-            4 => Self::Replace { slot: from.u16()?, head: from.u32()?, cell: from.short_bytes()? },
-            5 => Self::Patch { slot: from.u16()?, at: from.u16()?, bytes: from.short_bytes()? },
-            6 => Self::Add { slot: from.u16()?, at: from.u16()?, delta: from.u64()? },
-            7 => Self::Truncate { slot: from.u16()? },
-            8 => Self::SetLink { link: from.u64()? },
-            9 => Self::SetBit { index: from.u32()?, value: from.u8()? != 0 },
-            10 => Self::Image { bytes: from.long_bytes()? },
-            11 => Self::Heads { skip: from.u16()?, heads: from.short_bytes()? },
+            2 => Self::Insert { slot: short(from)?, head: from.u32()?, cell: from.var_bytes()? },
+            3 => Self::Remove { slot: short(from)? },
+            4 => Self::Replace { slot: short(from)?, head: from.u32()?, cell: from.var_bytes()? },
+            5 => Self::Patch { slot: short(from)?, at: short(from)?, bytes: from.var_bytes()? },
+            6 => Self::Add { slot: short(from)?, at: short(from)?, delta: from.u64()? },
+            7 => Self::Truncate { slot: short(from)? },
+            8 => Self::SetLink { link: from.varint()? },
+            9 => Self::SetBit { index: from.varint()?.try_into().ok()?, value: from.u8()? != 0 },
+            10 => Self::Image { bytes: from.var_bytes()? },
+            11 => Self::Heads { skip: short(from)?, heads: from.var_bytes()? },
             _ => return None,
         })
     }
@@ -295,6 +292,10 @@ impl<'a> PageOp<'a> {
         }
         Ok(())
     }
+}
+
+fn short(from: &mut Reader<'_>) -> Option<u16> {
+    from.varint()?.try_into().ok()
 }
 
 /// Id, LSN and database survive: a page keeps its identity and its LSN keeps growing.
@@ -331,7 +332,7 @@ fn is_whole(bytes: &[u8]) -> bool {
 
 fn encode_image(bytes: &[u8], out: &mut Vec<u8>) {
     let hole = if is_whole(bytes) { PageRef::new(bytes).hole() } else { bytes.len()..bytes.len() };
-    out.put_u32((bytes.len() - hole.len()) as u32);
+    out.put_varint((bytes.len() - hole.len()) as u64);
     out.put(&bytes[..hole.start]);
     out.put(&bytes[hole.end..]);
 }

@@ -2,7 +2,7 @@
 //! took, the transaction table and the dirty page table (ARIES, section 6.1).
 //!
 //! ```text
-//!  begin          t1's update   t2's end        chunk: t1, t2, p3 dirty from 90      end of log
+//!  begin          t1's update   t2's commit     chunk: t1, t2, p3 dirty from 90      end of log
 //!  ──┼─────────────────┼────────────┼──────────────────────┼──────────────────────────┼
 //!    └ start here      └ t1 enters  └ t2 is over            └ t2 is *not* let in again
 //! ```
@@ -15,7 +15,7 @@
 //! | ------------------------------ | ----------------------- | ------------------------------------ |
 //! | transaction                    | nothing                 | the chunk's entry                    |
 //! | transaction                    | its records             | least `first`, greater `last`        |
-//! | transaction                    | its end record          | stays out (**A1**: no resurrection)  |
+//! | transaction                    | its commit, or its end  | stays out (**A1**: no resurrection)  |
 //! | page                           | nothing                 | the chunk's recLSN                   |
 //! | page                           | a change                | the smaller recLSN                   |
 //!
@@ -54,8 +54,6 @@ pub(crate) struct History {
     pub(crate) losers: Vec<ActiveTxn>,
     /// Transactions that voted and were not decided, by id.
     pub(crate) in_doubt: Vec<ActiveTxn>,
-    /// Transactions committed but without their end record, by id.
-    pub(crate) committed: Vec<ActiveTxn>,
     /// Every transaction id below this may have been used.
     pub(crate) next_txn: u64,
 }
@@ -178,6 +176,7 @@ impl Tables {
             Body::Commit { .. } => {
                 self.winners += 1;
                 self.chain(lsn, record, observer, |txn| txn.state = TxnState::Committed)?;
+                self.end(lsn, record.txn, observer);
             }
             Body::End => self.end(lsn, record.txn, observer),
             Body::CheckpointBegin { .. } => {}
@@ -284,12 +283,13 @@ impl Tables {
         tell(observer, || Event::Transaction { lsn, txn });
     }
 
-    /// Sorts the transactions into losers, undecided and committed ones, and checks A2.
+    /// Sorts the transactions into losers and undecided ones, and checks A2. A transaction that a chunk calls
+    /// committed is over.
     fn finish(self, prepared_are_losers: bool) -> Result<History> {
         if self.checkpoint != Progress::Complete {
             return Err(corrupt(self.from, "the checkpoint of the master record has no end"));
         }
-        let (mut losers, mut in_doubt, mut committed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut losers, mut in_doubt) = (Vec::new(), Vec::new());
         for txn in self.txns.into_values() {
             if txn.first.is_none() {
                 let what = format!("the checkpoint lacks {}, active since before it", txn.txn);
@@ -301,12 +301,12 @@ impl Tables {
                     losers.push(ActiveTxn { state: TxnState::Running, ..txn });
                 }
                 TxnState::Prepared => in_doubt.push(txn),
-                TxnState::Committed => committed.push(txn),
+                TxnState::Committed => {}
             }
         }
         let redo = self.dirty.values().min().map_or(self.end, |&rec_lsn| rec_lsn.min(self.end));
         let (end, dirty, next_txn) = (self.end, self.dirty, self.next_txn);
-        Ok(History { redo, end, dirty, losers, in_doubt, committed, next_txn })
+        Ok(History { redo, end, dirty, losers, in_doubt, next_txn })
     }
 }
 

@@ -287,7 +287,7 @@ fn outside(body: Body<'_>) -> Record<'_> {
 
 /// Appends a record out of the space kept for records that must never fail; `entries` is how many
 /// table entries it carries.
-pub(crate) fn append(wal: &Wal, record: &Record<'_>, entries: usize) -> Result<Lsn> {
+fn append(wal: &Wal, record: &Record<'_>, entries: usize) -> Result<Lsn> {
     let bytes = RECORD_OVERHEAD + entries * ENTRY_BYTES_MAX;
     let mut ticket = wal.admit_reserved(bytes, &mut UndoReserve::default())?;
     Ok(wal.append(&mut ticket, record))

@@ -18,19 +18,15 @@
 //!
 //! Transactions in doubt are passed over: undo leaves them alone, whatever their LSNs. They only get back
 //! what they had in memory, before anything is undone.
-//!
-//! Transactions that committed but never logged their end get it here, so that no later analysis has
-//! to think about them.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use argali_base::{Lsn, Result};
 use argali_txn::{Prepared, Txn};
-use argali_wal::{ActiveTxn, Body, Record, RecordBuf};
+use argali_wal::{ActiveTxn, RecordBuf};
 
 use crate::analysis::History;
-use crate::checkpoint::append;
 use crate::observer::{Event, RecoveryObserver, tell};
 use crate::{Parts, Report};
 
@@ -64,9 +60,6 @@ pub(crate) fn take_back_losers<O: RecoveryObserver>(
     observer: &mut O,
 ) -> Result<()> {
     let begun = parts.clock.now();
-    for winner in &history.committed {
-        end_winner(parts, winner)?;
-    }
     let mut losers: BinaryHeap<Loser> =
         history.losers.iter().map(|&loser| Loser::adopt(parts, loser)).collect();
     report.undo.from = losers.peek().map_or(history.end, |loser| loser.undo_next);
@@ -125,11 +118,6 @@ fn step<O: RecoveryObserver>(
     );
     loser.undo_next = undone.undo_next;
     Ok(Some(loser))
-}
-
-fn end_winner(parts: &Parts, winner: &ActiveTxn) -> Result<()> {
-    let record = Record { txn: winner.txn, prev: winner.last, body: Body::End };
-    append(&parts.wal, &record, 0).map(drop)
 }
 
 impl Ord for Loser {

@@ -1,7 +1,7 @@
 //! Commit: one record, locks given back early, then the wait.
 //!
 //! ```text
-//!  append Commit ─► release locks (tagged with its LSN) ─► wait until durable ─► append End
+//!  append Commit ─► release locks (tagged with its LSN) ─► wait until durable ─► leave the table
 //!       │                       │                                 │
 //!       │                       └ others may see the changes,     └ failed: CommitUnknown,
 //!       │                         but wait for this LSN too         never a rollback
@@ -15,8 +15,9 @@
 //! its *horizon*, the greatest commit LSN it may have seen. Relaxed commits raise no horizon: what they
 //! wrote may be lost, and was never promised.
 //!
-//! `End` is appended, not forced. Without it restart would only find a committed transaction with
-//! nothing to do. System transactions do not wait: their changes matter only to records behind them.
+//! The commit record is the transaction's last one: a restart that finds it has nothing to do for it. (The
+//! `End` of ARIES would say so once more; only a rollback has one.) System transactions do not wait: their
+//! changes matter only to records behind them.
 
 use argali_base::{Error, Lsn, Result};
 use argali_wal::{Body, Record, TxnState};
@@ -101,12 +102,13 @@ impl Txn {
             self.kit = None;
             return Err(Error::CommitUnknown { lsn: commit, cause: error.to_string() });
         }
-        self.append_end();
+        self.kit().slot.lock().free();
+        self.leave_table();
         self.retire();
         Ok(commit)
     }
 
-    /// Appends the record that says a restart needs to do nothing, and leaves the table.
+    /// Appends the record that says the rollback is complete, and leaves the table.
     pub(crate) fn append_end(&mut self) {
         let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
         let mut chain = kit.slot.lock(); // Rule 2: a checkpoint sees the record or the entry.
@@ -114,6 +116,11 @@ impl Txn {
         self.manager.wal.append(self.space.ticket(0), &record);
         chain.free();
         drop(chain);
+        self.leave_table();
+    }
+
+    /// The slot is free.
+    fn leave_table(&self) {
         self.manager.table.ended(self.id, || self.manager.wal.tail());
     }
 
@@ -132,8 +139,8 @@ impl Txn {
 
     /// Gives log space and kit back: the transaction has ended.
     pub(crate) fn retire(&mut self) {
-        self.space.release(&self.manager.wal);
         let mut kit = self.kit.take().expect("a transaction retires once");
+        kit.ticket = self.space.release(&self.manager.wal);
         if self.is_in_table() {
             kit.slot.lock().free();
         }

@@ -120,7 +120,7 @@ impl Txn {
     fn strand(&mut self, cause: String) {
         let Some(kit) = self.kit.take() else { return };
         self.space.park();
-        let space = std::mem::replace(&mut self.space, LogSpace::new());
+        let space = std::mem::replace(&mut self.space, LogSpace::new(None));
         let (id, kind, options) = (self.id, self.kind, self.options.clone());
         self.manager.strand(Stranded { id, kind, options, kit, space, cause });
     }

@@ -16,7 +16,8 @@ use argali_base::Result;
 use argali_pager::TornPages;
 use argali_wal::{CHANGE_OVERHEAD, LogTicket, RECORD_OVERHEAD, UndoReserve, Wal};
 
-/// Records that end a transaction: commit and end, or end alone after a rollback.
+/// Records that end a transaction: a commit, or the end of a rollback, with the decision of a vote before it.
+/// The first ticket covers them, too, so that a short transaction is admitted once.
 const ENDING_BYTES: usize = 2 * RECORD_OVERHEAD;
 
 /// What the size of a record depends on beside its payload.
@@ -56,8 +57,9 @@ pub(crate) struct LogSpace {
 }
 
 impl LogSpace {
-    pub(crate) fn new() -> Self {
-        Self { ticket: None, reserve: UndoReserve::default(), spare: 0, share: 0, ending: false }
+    /// None yet; `ticket` is one that can be filled, if there is any.
+    pub(crate) fn new(ticket: Option<LogTicket>) -> Self {
+        Self { ticket, reserve: UndoReserve::default(), spare: 0, share: 0, ending: false }
     }
 
     /// Room for ordinary updates.
@@ -66,9 +68,8 @@ impl LogSpace {
         let ending = if self.ending { 0 } else { ENDING_BYTES };
         let undo = bytes.saturating_sub(self.spare) + ending;
         if self.left() < bytes || undo > 0 {
-            // Whoever waits for room must hold none.
-            self.ticket = None;
-            self.ticket = Some(wal.admit(bytes, undo, &mut self.reserve)?);
+            let Self { ticket, reserve, .. } = self;
+            wal.refill(ticket_in(ticket, wal)?, bytes + ENDING_BYTES, undo, reserve)?;
             self.spare += undo - ending;
             self.ending = true;
         }
@@ -96,18 +97,19 @@ impl LogSpace {
 
     fn admit_reserved(&mut self, wal: &Wal, bytes: usize) -> Result<()> {
         if self.left() < bytes {
-            // What the last record did not need stays reserved: admissions are estimates.
-            if let Some(ticket) = self.ticket.take() {
-                wal.settle(ticket, &mut self.reserve);
-            }
-            self.ticket = Some(wal.admit_reserved(bytes, &mut self.reserve)?);
+            let Self { ticket, reserve, .. } = self;
+            wal.refill_reserved(ticket_in(ticket, wal)?, bytes, reserve)?;
         }
         Ok(())
     }
 
     /// Gives room in the ring back before a wait of unknown length; the bytes to take again.
     pub(crate) fn park(&mut self) -> usize {
-        self.ticket.take().map_or(0, |ticket| ticket.left())
+        let left = self.left();
+        if let Some(ticket) = &mut self.ticket {
+            ticket.clear();
+        }
+        left
     }
 
     /// Bytes of disk space set aside for undo and end.
@@ -125,7 +127,8 @@ impl LogSpace {
     /// Takes parked room again.
     pub(crate) fn unpark(&mut self, wal: &Wal, parked: usize) -> Result<()> {
         if parked > 0 {
-            self.ticket = Some(wal.admit(parked, 0, &mut self.reserve)?);
+            let Self { ticket, reserve, .. } = self;
+            wal.refill(ticket_in(ticket, wal)?, parked, 0, reserve)?;
         }
         Ok(())
     }
@@ -145,17 +148,27 @@ impl LogSpace {
         self.ticket.as_mut().expect("an absent ticket covers no record")
     }
 
-    /// Gives everything back: the transaction is over.
-    pub(crate) fn release(&mut self, wal: &Wal) {
-        if self.ending {
-            wal.release(&mut self.reserve);
-            *self = Self::new();
+    /// Gives everything back: the transaction is over. Returns the ticket, which is empty, for the next one.
+    pub(crate) fn release(&mut self, wal: &Wal) -> Option<LogTicket> {
+        let mut ticket = self.ticket.take();
+        if let Some(ticket) = &mut ticket {
+            wal.release(ticket, &mut self.reserve);
         }
+        *self = Self::new(None);
+        ticket
     }
 
     fn left(&self) -> usize {
         self.ticket.as_ref().map_or(0, LogTicket::left)
     }
+}
+
+/// The ticket, or a new one.
+fn ticket_in<'t>(ticket: &'t mut Option<LogTicket>, wal: &Wal) -> Result<&'t mut LogTicket> {
+    Ok(match ticket {
+        Some(ticket) => ticket,
+        none => none.insert(wal.ticket()?),
+    })
 }
 
 /// What an admission asks for: rates, payload bytes, pages.

@@ -28,7 +28,7 @@ use argali_base::sync::{Arc, MutexGuard};
 use argali_base::{Lsn, Result, TxnId};
 use argali_buffer_pool::PageWrite;
 use argali_pager::PageOp;
-use argali_wal::{Body, Changes, ChangesBuilder, Record, RecordBuf, Undo};
+use argali_wal::{Body, Changes, ChangesBuilder, LogTicket, Record, RecordBuf, Undo};
 
 use crate::lane::Lane;
 use crate::lock::{HeldLocks, Waiter, WeakList};
@@ -98,6 +98,10 @@ pub(crate) struct Kit {
     pub(crate) waiter: Waiter,
     pub(crate) changes: ChangesBuilder,
     pub(crate) record: RecordBuf,
+    /// Empty, between two transactions; then the next one's [`LogSpace`] has it.
+    pub(crate) ticket: Option<LogTicket>,
+    /// Where access methods build what they log.
+    pub(crate) scratch: Vec<u8>,
     /// Serials of the savepoints that can still be returned to, ascending.
     pub(crate) savepoints: Vec<u64>,
 }
@@ -111,6 +115,8 @@ impl Kit {
             waiter: Waiter::default(),
             changes: ChangesBuilder::default(),
             record: RecordBuf::new(),
+            ticket: None,
+            scratch: Vec::new(),
             savepoints: Vec::new(),
         }
     }
@@ -121,19 +127,20 @@ impl Txn {
         manager: Arc<Lane>,
         id: TxnId,
         kind: Kind,
-        (options, kit): (TxnOptions, Box<Kit>),
+        (options, mut kit): (TxnOptions, Box<Kit>),
     ) -> Self {
         let mode = match kind {
             Kind::User | Kind::System => Mode::Forward,
             Kind::Loser => Mode::RollingBack,
         };
+        let space = LogSpace::new(kit.ticket.take());
         Self {
             manager,
             id,
             kind,
             options,
             kit: Some(kit),
-            space: LogSpace::new(),
+            space,
             horizon: Lsn::NONE,
             mode,
             failed: None,
@@ -168,6 +175,12 @@ impl Txn {
     #[inline]
     pub fn takes_locks(&self) -> bool {
         self.kind == Kind::User
+    }
+
+    /// A buffer for whoever builds what is to be logged; it goes from transaction to transaction, and holds
+    /// rubbish.
+    pub fn scratch(&mut self) -> &mut Vec<u8> {
+        &mut self.kit_mut().scratch
     }
 
     /// Its last record, `NONE` while it has none.

@@ -45,7 +45,7 @@ fn a_warm_transaction_allocates_nothing() {
         }
     };
     // Every partition of the lock table has been used, and the log's ring has gone round.
-    run(0..25_000);
-    let counted = allocation_counter::measure(|| run(25_000..26_000));
+    run(0..60_000);
+    let counted = allocation_counter::measure(|| run(60_000..61_000));
     assert_eq!(counted.count_total, 0, "{counted:?}");
 }

@@ -148,7 +148,7 @@ fn threads_in_a_small_pool() {
     }
 }
 
-/// First record, all records, and the end record of one transaction.
+/// All records of one transaction, and the one that ends it.
 #[derive(Default)]
 struct Chained {
     records: Vec<Lsn>,
@@ -180,7 +180,10 @@ fn check_chains(world: &World) -> BTreeMap<TxnId, Chained> {
                 assert!(undone.insert(target), "{target} is undone twice");
                 open.insert(record.txn, jump(world, undo_next));
             }
-            Body::Commit { .. } => _ = open.insert(record.txn, Lsn::NONE),
+            Body::Commit { .. } => {
+                open.insert(record.txn, Lsn::NONE);
+                chain.end = lsn;
+            }
             Body::End => {
                 assert!(open[&record.txn].is_none(), "{} ends with something to undo", record.txn);
                 chain.end = lsn;

@@ -88,12 +88,11 @@ fn each_decision_leaves_its_records() {
         format!("1 {yes} prev -: update p0 undo physical"),
         format!("2 {yes} prev 1: prepare 0+34 last"),
         format!("3 {yes} prev 2: commit"),
-        format!("4 {yes} prev 3: end"),
-        format!("5 {no} prev -: update p0 undo physical"),
-        format!("6 {no} prev 5: prepare 0+33 last"),
-        format!("7 {no} prev 6: clr undo_next 6"),
-        format!("8 {no} prev 7: clr p0 undo_next -"),
-        format!("9 {no} prev 8: end"),
+        format!("4 {no} prev -: update p0 undo physical"),
+        format!("5 {no} prev 4: prepare 0+33 last"),
+        format!("6 {no} prev 5: clr undo_next 5"),
+        format!("7 {no} prev 6: clr p0 undo_next -"),
+        format!("8 {no} prev 7: end"),
     ];
     world.assert_log(&expected.each_ref().map(String::as_str));
     assert_eq!(world.value(0, 0), 5);

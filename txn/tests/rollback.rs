@@ -97,7 +97,6 @@ fn savepoints_nest() {
             "update p0 undo physical", // 8: +10000
             "clr p0 undo_next 7",
             "commit",
-            "end",
         ]
     );
 }

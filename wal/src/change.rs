@@ -1,10 +1,9 @@
 //! Changes: what one record does to pages.
 //!
 //! ```text
-//!  one change    0  8  page id
-//!                8  8  LSN the page had before (0 after Format)
-//!               16  4  length of ops
-//!               20  …  ops, in the encoding of pager::PageOp
+//!  one change   page id │ LSN the page had before (0 after Format) │ length of ops │ ops …
+//!
+//!               numbers and LSN are varints; ops in the encoding of pager::PageOp
 //! ```
 //!
 //! The log does not know what an operation means; it only keeps them apart. A record that splits a tree
@@ -12,11 +11,13 @@
 
 use std::fmt;
 
-use argali_base::codec::{Reader, Writer};
+use argali_base::codec::{Reader, VARINT_BYTES_MAX, Writer, varint};
 use argali_base::{Lsn, PageId};
 
-/// Encoded bytes of one change beside its operations.
-pub const CHANGE_OVERHEAD: usize = 20;
+use crate::frame::{lsn, put_lsn};
+
+/// Most encoded bytes of one change beside its operations: a length is below 512 KiB.
+pub const CHANGE_OVERHEAD: usize = 2 * VARINT_BYTES_MAX + 3;
 
 /// What a record does to one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +75,9 @@ impl fmt::Debug for Changes<'_> {
 
 /// The next change; `None` at the end and on malformed bytes.
 fn next<'a>(reader: &mut Reader<'a>) -> Option<Change<'a>> {
-    let page = PageId::new(reader.u64()?);
-    let page_prev = Lsn::new(reader.u64()?);
-    let ops = reader.long_bytes()?;
+    let page = PageId::new(reader.varint()?);
+    let page_prev = lsn(reader)?;
+    let ops = reader.var_bytes()?;
     Some(Change { page, page_prev, ops })
 }
 
@@ -94,15 +95,24 @@ impl ChangesBuilder {
 
     /// Starts the change of `page`; `encode` appends its operations.
     pub fn push(&mut self, page: PageId, page_prev: Lsn, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.bytes.put_u64(page.get());
-        self.bytes.put_u64(page_prev.get());
+        self.bytes.put_varint(page.get());
+        put_lsn(&mut self.bytes, page_prev);
         let at = self.bytes.len();
-        self.bytes.put_u32(0);
+        // Most lengths take one byte. For a longer one the operations move, once.
+        self.bytes.put_u8(0);
         encode(&mut self.bytes);
-        let start = at + 4;
+        let start = at + 1;
         assert!(self.bytes.len() >= start, "encode removed bytes that are not its own");
-        let len = u32::try_from(self.bytes.len() - start).expect("a record stays below 512 KiB");
-        self.bytes[at..start].copy_from_slice(&len.to_le_bytes());
+        match self.bytes.len() - start {
+            len @ 0..0x80 => self.bytes[at] = len as u8,
+            len => {
+                let (end, mut length) = (start + len, [0; VARINT_BYTES_MAX]);
+                let length = varint(len as u64, &mut length);
+                self.bytes.resize(at + length.len() + len, 0);
+                self.bytes.copy_within(start..end, at + length.len());
+                self.bytes[at..at + length.len()].copy_from_slice(length);
+            }
+        }
     }
 
     /// What was pushed since the last [`ChangesBuilder::clear`].
@@ -138,7 +148,11 @@ mod tests {
                 Change { page: PageId::new(8), page_prev: Lsn::NONE, ops: b"" },
             ]
         );
-        assert_eq!(builder.len(), 2 * CHANGE_OVERHEAD + 3);
+        assert_eq!(builder.changes().bytes(), [&[7, 8, 3][..], b"abc", &[8, 0, 0]].concat());
+        builder.clear();
+        builder.push(PageId::new(300), Lsn::new(64), |out| out.put(&[9; 200]));
+        assert_eq!(builder.changes().bytes()[..5], [0xac, 2, 8, 200, 1]);
+        assert_eq!(builder.changes().iter().next().unwrap().ops, [9; 200]);
     }
 
     #[test]
@@ -150,7 +164,7 @@ mod tests {
             assert!(Changes::decode(&bytes[..cut]).is_none(), "cut at {cut}");
         }
         let mut huge = bytes.to_vec();
-        huge[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+        huge[2] = 0x7f;
         assert!(Changes::decode(&huge).is_none());
     }
 }

@@ -16,7 +16,7 @@ use argali_base::disk::OpenMode;
 use argali_base::sync::Arc;
 use argali_base::{Disk, Health, Lsn, Result};
 
-use crate::frame::{HEADER_BYTES, Seed};
+use crate::frame::{FRAME_BYTES_MIN, Seed};
 use crate::options::Mutations;
 use crate::segment::Segments;
 use crate::{LogId, RecordBuf};
@@ -75,7 +75,7 @@ impl LogCopy {
     }
 
     fn seal(&mut self, record: &RecordBuf) {
-        let (head, body) = record.frame().split_at(HEADER_BYTES);
+        let (head, body) = record.frame().split_at(FRAME_BYTES_MIN);
         let crc = self.seed.crc(record.lsn(), head, &[body]);
         self.pending.extend_from_slice(&head[..4]);
         self.pending.extend_from_slice(&crc.to_le_bytes());

@@ -20,20 +20,18 @@
 use argali_base::{Lsn, Result};
 
 use crate::Control;
-use crate::frame::{self, HEADER_BYTES, Seed};
+use crate::frame::{self, FRAME_BYTES_MIN, HEAD_BYTES_MAX, Seed};
 use crate::read::Window;
-use crate::record::Record;
+use crate::record::{Record, durable_claimed};
 use crate::segment::Segments;
 
-/// Bytes of later frames whose CRC is computed in search of evidence; bounds the work on a hostile file,
-/// in which every eighth byte may look like the start of a long record.
+/// Bytes of long later frames whose CRC is computed in search of evidence; bounds the work on a hostile
+/// file, in which every eighth byte may look like the start of a long record.
 const SEARCH_BYTES_MAX: usize = 64 << 20;
-/// Where a header says its kind.
-const KIND_AT: usize = 24;
 /// Bytes looked at in one go.
 const SEARCH_BYTES: usize = 64 << 10;
-/// A commit or checkpoint-begin record: header and durable end. Their number is bounded by the file.
-const SHORT_BYTES: usize = HEADER_BYTES + 8;
+/// Most bytes of a commit or checkpoint-begin record. Their number is bounded by the file.
+const SHORT_BYTES_MAX: usize = HEAD_BYTES_MAX.next_multiple_of(8);
 
 /// Where the log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +81,11 @@ fn next_frame(
     at: End,
 ) -> Result<Result<frame::Header, &'static str>> {
     let lsn = at.lsn.get();
-    let len = match frame::plausible_len(window.forward(segments, (lsn, HEADER_BYTES), u64::MAX)?) {
-        Ok(len) => len,
-        Err(what) => return Ok(Err(what)),
-    };
+    let len =
+        match frame::plausible_len(window.forward(segments, (lsn, FRAME_BYTES_MIN), u64::MAX)?) {
+            Ok(len) => len,
+            Err(what) => return Ok(Err(what)),
+        };
     let checked = frame::check(window.forward(segments, (lsn, len), u64::MAX)?, seed, at.lsn);
     Ok(checked.and_then(|header| {
         if at.prev_len == 0 || header.prev_len == at.prev_len {
@@ -126,9 +125,9 @@ fn evidence_behind(
         let mut at = end.get().max(index * segments.size());
         while at < segments.end_of(index) {
             let bytes = window.forward(segments, (at, SEARCH_BYTES), u64::MAX)?;
-            let Some((skipped, len)) = candidate(bytes, &mut budget) else {
-                // The last header's worth was not looked at; a file that ends early has no more.
-                let looked = bytes.len().saturating_sub(HEADER_BYTES);
+            let Some((skipped, len)) = candidate(bytes, (at, end), &mut budget) else {
+                // The last head's worth may have been cut; a file that ends early has no more.
+                let looked = bytes.len().saturating_sub(HEAD_BYTES_MAX);
                 at += (looked - looked % 8 + 8) as u64;
                 if bytes.len() < SEARCH_BYTES {
                     break;
@@ -146,25 +145,21 @@ fn evidence_behind(
     Ok(None)
 }
 
-/// The first place in `bytes` where a frame that could carry evidence may begin, and its length.
-fn candidate(bytes: &[u8], budget: &mut usize) -> Option<(usize, usize)> {
-    let (words, _) = bytes.as_chunks::<8>();
-    // Few words begin with a 3, 5, 6 or 8: this runs over megabytes of zeros or old records.
-    let tags = words.iter().skip(KIND_AT / 8).enumerate();
-    let mut likely = tags.filter(|(_, tag)| matches!(tag[0], 3 | 5 | 6 | 8));
-    likely.find_map(|(nth, _)| {
-        let head = bytes.get(nth * 8..nth * 8 + HEADER_BYTES)?;
-        Some((nth * 8, evidence_len(head, budget)?))
+/// The first place in `bytes`, which stand at `at`, where a frame may begin that carries evidence: a durable end
+/// beyond `end`, which it can only have known if it lies below the frame itself. And the frame's length.
+fn candidate(bytes: &[u8], (at, end): (u64, Lsn), budget: &mut usize) -> Option<(usize, usize)> {
+    // Few words look like a kind, and fewer are followed by such an LSN: this runs over megabytes of zeros or
+    // old records.
+    (0..bytes.len()).step_by(8).find_map(|skipped| {
+        let head = &bytes[skipped..bytes.len().min(skipped + HEAD_BYTES_MAX)];
+        let durable = durable_claimed(head)?;
+        let known = end < durable && durable.get() <= at + skipped as u64;
+        let len = frame::plausible_len(head).ok().filter(|_| known)?;
+        if len > SHORT_BYTES_MAX {
+            *budget = budget.checked_sub(len)?;
+        }
+        Some((skipped, len))
     })
-}
-
-fn evidence_len(head: &[u8], budget: &mut usize) -> Option<usize> {
-    let len = frame::plausible_len(head).ok()?;
-    if !matches!(head[KIND_AT], 6 | 8) {
-        return (len == SHORT_BYTES).then_some(len);
-    }
-    *budget = budget.checked_sub(len)?;
-    Some(len)
 }
 
 fn durable_of(frame: &[u8], seed: Seed, lsn: Lsn) -> Option<Lsn> {

@@ -1,19 +1,22 @@
 //! Frames: how a record stands in the log, and how a damaged one is told from a whole one.
 //!
 //! ```text
-//!  0  4  length of the frame: header, body and padding; a multiple of 8
+//!  0  2  length of the frame in words of 8 bytes: header, body and padding
+//!  2  2  length in words of the frame physically before this one (0: none): the way back
 //!  4  4  CRC32C, seeded with database id, timeline, branch and the frame's LSN, over all other bytes
-//!  8  8  transaction (0: none)
-//! 16  8  prevLSN: the transaction's record before this one (0: its first)
-//! 24  1  kind                        1 update · 2 compensation · 3 commit · 4 end
+//!  8  1  bits 0–3  kind               1 update · 2 compensation · 3 commit · 4 end
 //!                                    5 checkpoint begin · 6 checkpoint end · 8 prepare
 //!                                    reserved: 7 page image · 9 pages written · 10 pending action
-//! 25  1  undo kind                   0 never · 1 physical · 2 logical
-//! 26  1  owner of a logical undo
-//! 27  1  flags: bits 0–2 bytes of padding, bit 3 last chunk or piece, others 0
-//! 28  4  length of the frame physically before this one (0: none): the way back
-//! 32  …  body (see record.rs), padded with zeros to a multiple of 8
+//!        bit 4     last chunk or piece
+//!        bits 5–7  bytes of padding
+//!  9  …  transaction (0: none)
+//!  …  …  prevLSN: the transaction's record before this one (0: its first)
+//!  …  …  body (see record.rs), padded with zeros to a multiple of 8
 //! ```
+//!
+//! A length of a field that reads … is that of a *varint*: seven bits a byte, the lowest first. LSNs are varints
+//! of their number of words (see [`put_lsn`]). Most records are small, so most of their bytes would be zeros
+//! otherwise.
 //!
 //! Because the LSN is in the seed, a frame is valid only where it was written: bytes of a recycled
 //! segment, a misdirected write, or another database's log never pass. What a scan can meet at X:
@@ -26,13 +29,27 @@
 //! | right CRC, body that does not decode | written so: by a newer version, or by a bug; always `Corrupt` |
 
 use argali_base::Lsn;
+use argali_base::codec::{Reader, VARINT_BYTES_MAX, Writer};
 
 use crate::{LogId, RECORD_BYTES_MAX};
 
-/// Bytes of a frame before its body.
-pub(crate) const HEADER_BYTES: usize = 32;
-/// Most bytes of a header and the fixed fields behind it.
-pub(crate) const HEAD_BYTES_MAX: usize = HEADER_BYTES + 16;
+/// Fewest bytes of a frame.
+pub(crate) const FRAME_BYTES_MIN: usize = 16;
+/// Where a frame says its kind, after length, length of the frame before, and CRC.
+pub(crate) const KIND_AT: usize = 8;
+/// Most bytes of a header and the numbers behind it.
+pub(crate) const HEAD_BYTES_MAX: usize = KIND_AT + 1 + 4 * VARINT_BYTES_MAX;
+
+/// Appends an LSN as a varint of words. One that is not whole words (only a damaged page can have such a one)
+/// takes ten bytes.
+pub(crate) fn put_lsn(out: &mut impl Writer, lsn: Lsn) {
+    out.put_varint(lsn.get().rotate_right(3));
+}
+
+/// The next LSN.
+pub(crate) fn lsn(from: &mut Reader<'_>) -> Option<Lsn> {
+    from.varint().map(|words| Lsn::new(words.rotate_left(3)))
+}
 
 /// The part of a frame's CRC that is the same for a whole log.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +68,7 @@ impl Seed {
         Self { log: crc32c::crc32c(&bytes), without_lsn }
     }
 
-    /// CRC of the frame at `lsn` that begins with `head` (header and fixed fields) and goes on with
+    /// CRC of the frame at `lsn` that begins with `head` (16 bytes or more) and goes on with
     /// `rest`. The log's part of the seed comes first, then LSN, length, and all behind the CRC field.
     pub(crate) fn crc(self, lsn: Lsn, head: &[u8], rest: &[&[u8]]) -> u32 {
         // In one piece: several short calls cost more than the checksum itself.
@@ -76,37 +93,42 @@ pub(crate) struct Header {
     pub(crate) prev_len: u32,
 }
 
-/// Length in the first four bytes, if a frame can have it.
+/// Length in the first two bytes, if a frame can have it.
 pub(crate) fn plausible_len(head: &[u8]) -> Result<usize, &'static str> {
-    let Some((len, _)) = head.split_first_chunk::<4>() else {
-        return Err("the log file ends here");
-    };
-    match u32::from_le_bytes(*len) as usize {
-        0 => Err("no record was written here"),
-        len if !(HEADER_BYTES..=RECORD_BYTES_MAX).contains(&len) || !len.is_multiple_of(8) => {
+    match Reader::new(head).u16().map(words) {
+        None => Err("the log file ends here"),
+        Some(0) => Err("no record was written here"),
+        Some(len) if !(FRAME_BYTES_MIN..=RECORD_BYTES_MAX).contains(&len) => {
             Err("impossible record length")
         }
-        len => Ok(len),
+        Some(len) => Ok(len),
     }
 }
 
 /// Checks the CRC of `frame`, which must be exactly one frame long.
 pub(crate) fn check(frame: &[u8], seed: Seed, lsn: Lsn) -> Result<Header, &'static str> {
     let len = plausible_len(frame)?;
-    let Some((header, body)) = frame.split_first_chunk::<HEADER_BYTES>() else {
-        return Err("the log file ends inside the record");
-    };
     if frame.len() != len {
         return Err("the log file ends inside the record");
     }
-    if seed.crc(lsn, header, &[body]) != u32_at(header, 4) {
+    let mut fields = Reader::new(&frame[2..]);
+    let (prev_len, crc) = (fields.u16().unwrap_or(0), fields.u32().unwrap_or(0));
+    let (head, rest) = frame.split_at(FRAME_BYTES_MIN);
+    if seed.crc(lsn, head, &[rest]) != crc {
         return Err("record checksum does not match");
     }
-    Ok(Header { len, prev_len: u32_at(header, 28) })
+    Ok(Header { len, prev_len: words(prev_len) as u32 })
 }
 
-fn u32_at(header: &[u8; HEADER_BYTES], at: usize) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.copy_from_slice(&header[at..at + 4]);
-    u32::from_le_bytes(bytes)
+/// Bytes of so many words.
+fn words(count: u16) -> usize {
+    usize::from(count) * 8
+}
+
+/// Words of so many bytes.
+///
+/// # Panics
+/// When they are more than a frame can have.
+pub(crate) fn in_words(bytes: usize) -> u16 {
+    u16::try_from(bytes / 8).expect("caller keeps records below 512 KiB")
 }

@@ -152,9 +152,10 @@ impl Wal {
         let ring = Ring::new(self.options.ring_bytes, end.get(), prev_len);
         let ready_end = self.ready_end_found(end);
         let margin = self.options.margin_bytes();
-        let admission = Admission::new(ring.capacity(), margin, end.get(), ready_end);
+        let admission = Admission::new(ring.capacity(), margin, end.get(), ready_end)
+            .with_mutation(self.options.mutations.sleep_at_once);
         let flusher = Mutex::new(Flusher::new(&self.segments, end)?);
-        let running = Running { ring, admission, flusher };
+        let running = Running { ring, admission: Arc::new(admission), flusher };
         assert!(self.running.set(running).is_ok(), "a log is resumed once, by one thread");
         Ok(())
     }

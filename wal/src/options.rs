@@ -5,7 +5,7 @@ use argali_base::{Error, Lsn, Result};
 use crate::block::BLOCK_BYTES;
 
 /// Largest encoded record in bytes; access methods keep structure changes below it.
-pub const RECORD_BYTES_MAX: usize = 1 << 19;
+pub const RECORD_BYTES_MAX: usize = (1 << 19) - 8;
 
 /// Which database and which history a log belongs to; seeds the CRC of every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,8 @@ pub struct Mutations {
     pub early_truncation: bool,
     /// Nobody in a gathering group minds the clock.
     pub endless_gathering: bool,
+    /// Whoever waits for room in the ring does not look again when others can see it wait (A3).
+    pub sleep_at_once: bool,
 }
 
 /// Who still needs the log from `lsn` on: named in `stats` and `LogFull`.

@@ -13,7 +13,7 @@ use argali_base::{Lsn, Result};
 
 use crate::Wal;
 use crate::block::{AlignedBuf, BLOCK_BYTES, round_down};
-use crate::frame::{self, HEADER_BYTES};
+use crate::frame::{self, FRAME_BYTES_MIN};
 use crate::record::Record;
 use crate::segment::Segments;
 
@@ -75,9 +75,9 @@ impl RecordBuf {
         self.end = lsn.advance(self.bytes.len() as u64);
         self.prev_len = self
             .bytes
-            .get(28..HEADER_BYTES)
+            .get(2..4)
             .and_then(|bytes| bytes.try_into().ok())
-            .map_or(0, u32::from_le_bytes);
+            .map_or(0, |words| u32::from(u16::from_le_bytes(words)) * 8);
         match Record::decode(&self.bytes) {
             Some(_) => Ok(()),
             None => Err("record of a kind or shape this version does not know"),
@@ -234,7 +234,7 @@ impl Wal {
         }
         let bad = |what| segments.corrupt(lsn, what);
         let (at, limit) = (lsn.get(), durable.get());
-        let head = window.get(direction, segments, (at, HEADER_BYTES), limit)?;
+        let head = window.get(direction, segments, (at, FRAME_BYTES_MIN), limit)?;
         let len = frame::plausible_len(head).map_err(bad)?;
         let whole = window.get(direction, segments, (at, len), limit)?;
         frame::check(whole, self.seed(), lsn).map_err(bad)?;

@@ -1,21 +1,19 @@
 //! Records: what they say, and how their bodies look in bytes.
 //!
 //! ```text
-//!  kind              body (behind the 32-byte header of frame.rs)
-//!  1 update          0  4  length of the changes c
-//!                    4  c  changes (change.rs)
-//!                    …  …  undo: nothing, inverse operations, or the access method's own bytes
-//!  2 compensation    0  8  undo_next
-//!                    8  …  changes
-//!  3 commit          0  8  durable end known when it was appended
-//!  4 end             empty
-//!  5 ckpt begin      0  8  durable end
-//!  6 ckpt end        0  8  LSN of the begin record
-//!                    8  8  durable end
-//!                   16  …  tables (tables.rs); header flag bit 3 says "last chunk"
-//!  8 prepare         0  8  durable end
-//!                    8  8  bytes of the vote in earlier pieces
-//!                   16  …  a piece of the vote (txn/src/vote.rs); header flag bit 3 says "last piece"
+//!  kind             body (behind the header of frame.rs); numbers and LSNs are varints
+//!  1 update         kind of the undo: 0 never · 1 physical · 2 + n logical, by owner n
+//!                   length of the changes
+//!                   changes (change.rs)
+//!                   undo: nothing, inverse operations, or the access method's own bytes
+//!  2 compensation   undo_next, changes
+//!  3 commit         durable end known when it was appended
+//!  4 end            empty
+//!  5 ckpt begin     durable end
+//!  6 ckpt end       LSN of the begin record, durable end, tables (tables.rs); bit 4 of the header's ninth
+//!                   byte says "last chunk"
+//!  8 prepare        durable end, bytes of the vote in earlier pieces, a piece of the vote (txn/src/vote.rs);
+//!                   the same bit says "last piece"
 //! ```
 //!
 //! There is no `Begin` record: `prev = 0` says it. A record is borrowed both ways, from the caller's
@@ -23,16 +21,16 @@
 //! way allocates. Decoding trusts nothing: unknown kinds, flags, lengths and non-zero padding are
 //! refused, never guessed at.
 
-use argali_base::codec::Reader;
+use argali_base::codec::{Reader, Writer};
 use argali_base::{Lsn, TxnId};
 
 use crate::change::Changes;
-use crate::frame::{HEAD_BYTES_MAX, HEADER_BYTES, Seed};
+use crate::frame::{self, HEAD_BYTES_MAX, KIND_AT, Seed, in_words, put_lsn};
 use crate::tables::CheckpointTables;
 
 /// Most bytes a record takes beside its changes' operations, its undo and its tables, and beside
 /// [`CHANGE_OVERHEAD`](crate::CHANGE_OVERHEAD) per change: header, fixed fields and padding.
-pub const RECORD_OVERHEAD: usize = HEAD_BYTES_MAX + 8;
+pub const RECORD_OVERHEAD: usize = HEAD_BYTES_MAX + 7;
 
 /// A record, borrowed both ways: from the scratch it is encoded from, and from the bytes it was read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +61,12 @@ pub enum Body<'a> {
         /// Predecessor of the record that was taken back (ARIES, section 3).
         undo_next: Lsn,
     },
-    /// The transaction's changes stay.
+    /// The transaction's changes stay, and it is over.
     Commit {
         /// Durable end known when this was appended (evidence for the end-of-log judgement).
         durable: Lsn,
     },
-    /// The transaction is over and needs nothing from a restart.
+    /// The transaction is rolled back completely, and over.
     End,
     /// From here on, records are not in the tables of the checkpoint's end.
     CheckpointBegin {
@@ -128,12 +126,15 @@ const CHECKPOINT_BEGIN: u8 = 5;
 const CHECKPOINT_END: u8 = 6;
 const PREPARE: u8 = 8;
 
-const UNDO_NEVER: u8 = 0;
-const UNDO_PHYSICAL: u8 = 1;
-const UNDO_LOGICAL: u8 = 2;
+const UNDO_NEVER: u64 = 0;
+const UNDO_PHYSICAL: u64 = 1;
+/// Plus the owner.
+const UNDO_LOGICAL: u64 = 2;
 
-const FLAG_PADDING: u8 = 0b0111;
-const FLAG_LAST: u8 = 0b1000;
+/// Bits of the header's ninth byte.
+const KIND_MASK: u8 = 0b1111;
+const LAST: u8 = 0b1_0000;
+const PADDING_SHIFT: u32 = 5;
 
 impl<'a> Record<'a> {
     /// Bytes this record takes in the log.
@@ -144,40 +145,34 @@ impl<'a> Record<'a> {
     /// Decodes one whole frame whose CRC was checked. `None`: it says nothing this version knows.
     pub fn decode(frame: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(frame);
-        let len = reader.u32()? as usize;
+        let len = usize::from(reader.u16()?) * 8;
+        let _prev_len = reader.u16()?;
         let _crc = reader.u32()?;
-        let txn = TxnId::new(reader.u64()?);
-        let prev = Lsn::new(reader.u64()?);
-        let tags = Tags {
-            kind: reader.u8()?,
-            undo: reader.u8()?,
-            owner: reader.u8()?,
-            flags: reader.u8()?,
-        };
-        let _prev_len = reader.u32()?;
-        if len != frame.len()
-            || !len.is_multiple_of(8)
-            || tags.flags & !(FLAG_PADDING | FLAG_LAST) != 0
-        {
-            return None;
-        }
-        let padding = usize::from(tags.flags & FLAG_PADDING);
+        let tag = reader.u8()?;
+        let (txn, prev) = (TxnId::new(reader.varint()?), frame::lsn(&mut reader)?);
+        let padding = usize::from(tag >> PADDING_SHIFT);
         let (body, zeros) =
             reader.rest().split_at_checked(reader.rest().len().checked_sub(padding)?)?;
-        if zeros.iter().any(|byte| *byte != 0) {
+        if len != frame.len() || zeros.iter().any(|byte| *byte != 0) {
             return None;
         }
-        Some(Self { txn, prev, body: Body::decode(tags, body)? })
+        Some(Self { txn, prev, body: Body::decode(tag & KIND_MASK, tag & LAST != 0, body)? })
     }
 }
 
-/// The four bytes of the header that say what the body is.
-#[derive(Clone, Copy, Debug)]
-struct Tags {
-    kind: u8,
-    undo: u8,
-    owner: u8,
-    flags: u8,
+/// The durable end that a frame beginning with `head` would prove, as far as its first bytes go: none for
+/// kinds that prove nothing.
+pub(crate) fn durable_claimed(head: &[u8]) -> Option<Lsn> {
+    let mut reader = Reader::new(head.get(KIND_AT..)?);
+    let kind = reader.u8()? & KIND_MASK;
+    if !matches!(kind, COMMIT | CHECKPOINT_BEGIN | CHECKPOINT_END | PREPARE) {
+        return None;
+    }
+    let (_txn, _prev) = (reader.varint()?, frame::lsn(&mut reader)?);
+    if kind == CHECKPOINT_END {
+        let _begin = frame::lsn(&mut reader)?;
+    }
+    frame::lsn(&mut reader)
 }
 
 impl<'a> Body<'a> {
@@ -205,35 +200,34 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn decode(tags: Tags, bytes: &'a [u8]) -> Option<Self> {
+    fn decode(kind: u8, last: bool, bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let last = tags.flags & FLAG_LAST != 0;
-        let plain = tags.undo == UNDO_NEVER && tags.owner == 0;
-        let body = match tags.kind {
+        let body = match kind {
             UPDATE if !last => {
-                let changes = Changes::decode(reader.long_bytes()?)?;
-                let undo = Undo::decode(tags, changes, reader.take(reader.rest().len())?)?;
+                let undo = reader.varint()?;
+                let changes = Changes::decode(reader.var_bytes()?)?;
+                let undo = Undo::decode(undo, changes, reader.rest())?;
                 return Some(Self::Update { changes, undo });
             }
-            COMPENSATION if plain && !last => {
-                let undo_next = Lsn::new(reader.u64()?);
+            COMPENSATION if !last => {
+                let undo_next = frame::lsn(&mut reader)?;
                 let changes = Changes::decode(reader.take(reader.rest().len())?)?;
                 Self::Compensation { changes, undo_next }
             }
-            COMMIT if plain && !last => Self::Commit { durable: Lsn::new(reader.u64()?) },
-            END if plain && !last => Self::End,
-            CHECKPOINT_BEGIN if plain && !last => {
-                Self::CheckpointBegin { durable: Lsn::new(reader.u64()?) }
+            COMMIT if !last => Self::Commit { durable: frame::lsn(&mut reader)? },
+            END if !last => Self::End,
+            CHECKPOINT_BEGIN if !last => {
+                Self::CheckpointBegin { durable: frame::lsn(&mut reader)? }
             }
-            CHECKPOINT_END if plain => {
-                let begin = Lsn::new(reader.u64()?);
-                let durable = Lsn::new(reader.u64()?);
+            CHECKPOINT_END => {
+                let begin = frame::lsn(&mut reader)?;
+                let durable = frame::lsn(&mut reader)?;
                 let tables = CheckpointTables::decode(reader.take(reader.rest().len())?)?;
                 Self::CheckpointEnd { begin, durable, last, tables }
             }
-            PREPARE if plain => {
-                let durable = Lsn::new(reader.u64()?);
-                let before = reader.u64()?;
+            PREPARE => {
+                let durable = frame::lsn(&mut reader)?;
+                let before = reader.varint()?;
                 let piece = reader.take(reader.rest().len())?;
                 Self::Prepare { durable, before, last, piece }
             }
@@ -244,14 +238,15 @@ impl<'a> Body<'a> {
 }
 
 impl<'a> Undo<'a> {
-    fn decode(tags: Tags, changes: Changes<'a>, bytes: &'a [u8]) -> Option<Self> {
-        match tags.undo {
-            UNDO_NEVER if tags.owner == 0 && bytes.is_empty() => Some(Self::Never),
-            UNDO_PHYSICAL if tags.owner == 0 && changes.iter().count() == 1 => {
-                Some(Self::Physical(bytes))
+    fn decode(kind: u64, changes: Changes<'a>, bytes: &'a [u8]) -> Option<Self> {
+        match kind {
+            UNDO_NEVER if bytes.is_empty() => Some(Self::Never),
+            UNDO_PHYSICAL if changes.iter().count() == 1 => Some(Self::Physical(bytes)),
+            UNDO_NEVER | UNDO_PHYSICAL => None,
+            logical => {
+                let owner = Owner(u8::try_from(logical - UNDO_LOGICAL).ok()?);
+                Some(Self::Logical { owner, body: bytes })
             }
-            UNDO_LOGICAL => Some(Self::Logical { owner: Owner(tags.owner), body: bytes }),
-            _ => None,
         }
     }
 }
@@ -260,93 +255,85 @@ impl<'a> Undo<'a> {
 /// log's ring.
 #[derive(Debug)]
 pub(crate) struct Encoded<'a> {
-    /// Header and fixed fields.
-    head: [u8; HEAD_BYTES_MAX],
-    head_len: usize,
+    head: Head,
     first: &'a [u8],
     second: &'a [u8],
     padding: usize,
 }
 
+/// Header and the numbers behind it.
+#[derive(Debug)]
+struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    len: usize,
+}
+
+impl Writer for Head {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+}
+
 impl<'a> Encoded<'a> {
     pub(crate) fn new(record: &Record<'a>) -> Self {
-        let mut this = Self {
-            head: [0; HEAD_BYTES_MAX],
-            head_len: HEADER_BYTES,
-            first: &[],
-            second: &[],
-            padding: 0,
-        };
-        let tags = this.lay_out(&record.body);
+        let head = Head { bytes: [0; HEAD_BYTES_MAX], len: KIND_AT + 1 };
+        let mut this = Self { head, first: &[], second: &[], padding: 0 };
+        this.head.put_varint(record.txn.get());
+        put_lsn(&mut this.head, record.prev);
+        let kind = this.lay_out(&record.body);
         let len = this.len_without_padding();
         this.padding = len.next_multiple_of(8) - len;
-        let flags = tags.flags | this.padding as u8;
-        let frame_len = u32::try_from(this.len()).expect("caller keeps records below 512 KiB");
-        this.head[..4].copy_from_slice(&frame_len.to_le_bytes());
-        this.head[8..16].copy_from_slice(&record.txn.get().to_le_bytes());
-        this.head[16..24].copy_from_slice(&record.prev.get().to_le_bytes());
-        this.head[24..28].copy_from_slice(&[tags.kind, tags.undo, tags.owner, flags]);
+        let words = in_words(this.len());
+        this.head.bytes[..2].copy_from_slice(&words.to_le_bytes());
+        this.head.bytes[KIND_AT] = kind | (this.padding as u8) << PADDING_SHIFT;
         this
     }
 
-    fn lay_out(&mut self, body: &Body<'a>) -> Tags {
-        let mut tags = Tags { kind: 0, undo: UNDO_NEVER, owner: 0, flags: 0 };
+    /// Numbers into the head, the rest as pieces; the kind, with its flag.
+    fn lay_out(&mut self, body: &Body<'a>) -> u8 {
+        let flag = |last| if last { LAST } else { 0 };
+        let head = &mut self.head;
         match *body {
             Body::Update { changes, undo } => {
-                tags.kind = UPDATE;
                 self.first = changes.bytes();
-                let len = u32::try_from(self.first.len()).expect("a record stays below 512 KiB");
-                self.put_fixed(&len.to_le_bytes());
-                let physical_changes = changes.iter().take(2).count();
-                assert!(
-                    !matches!(undo, Undo::Physical(_)) || physical_changes == 1,
-                    "physical undo of a record that changes more or less than one page"
-                );
-                (tags.undo, tags.owner, self.second) = match undo {
-                    Undo::Never => (UNDO_NEVER, 0, [].as_slice()),
-                    Undo::Physical(ops) => (UNDO_PHYSICAL, 0, ops),
-                    Undo::Logical { owner, body } => (UNDO_LOGICAL, owner.0, body),
-                };
+                let (kind, bytes) = undo_pieces(changes, undo);
+                self.second = bytes;
+                head.put_varint(kind);
+                head.put_varint(self.first.len() as u64);
+                UPDATE
             }
             Body::Compensation { changes, undo_next } => {
-                tags.kind = COMPENSATION;
-                self.put_fixed(&undo_next.get().to_le_bytes());
+                put_lsn(head, undo_next);
                 self.first = changes.bytes();
+                COMPENSATION
             }
             Body::Commit { durable } => {
-                tags.kind = COMMIT;
-                self.put_fixed(&durable.get().to_le_bytes());
+                put_lsn(head, durable);
+                COMMIT
             }
-            Body::End => tags.kind = END,
+            Body::End => END,
             Body::CheckpointBegin { durable } => {
-                tags.kind = CHECKPOINT_BEGIN;
-                self.put_fixed(&durable.get().to_le_bytes());
+                put_lsn(head, durable);
+                CHECKPOINT_BEGIN
             }
             Body::CheckpointEnd { begin, durable, last, tables } => {
-                tags.kind = CHECKPOINT_END;
-                tags.flags = if last { FLAG_LAST } else { 0 };
-                self.put_fixed(&begin.get().to_le_bytes());
-                self.put_fixed(&durable.get().to_le_bytes());
+                put_lsn(head, begin);
+                put_lsn(head, durable);
                 self.first = tables.bytes();
+                CHECKPOINT_END | flag(last)
             }
             Body::Prepare { durable, before, last, piece } => {
-                tags.kind = PREPARE;
-                tags.flags = if last { FLAG_LAST } else { 0 };
-                self.put_fixed(&durable.get().to_le_bytes());
-                self.put_fixed(&before.to_le_bytes());
+                put_lsn(head, durable);
+                head.put_varint(before);
                 self.first = piece;
+                PREPARE | flag(last)
             }
         }
-        tags
-    }
-
-    fn put_fixed(&mut self, bytes: &[u8]) {
-        self.head[self.head_len..self.head_len + bytes.len()].copy_from_slice(bytes);
-        self.head_len += bytes.len();
     }
 
     fn len_without_padding(&self) -> usize {
-        self.head_len + self.first.len() + self.second.len()
+        self.head.len + self.first.len() + self.second.len()
     }
 
     /// Bytes of the frame.
@@ -356,16 +343,32 @@ impl<'a> Encoded<'a> {
 
     /// Fills in what only the place in the log decides.
     pub(crate) fn seal(&mut self, seed: Seed, lsn: Lsn, prev_len: u32) {
-        self.head[28..HEADER_BYTES].copy_from_slice(&prev_len.to_le_bytes());
+        self.head.bytes[2..4].copy_from_slice(&in_words(prev_len as usize).to_le_bytes());
         let [head, rest @ ..] = self.pieces();
         let crc = seed.crc(lsn, head, &rest);
-        self.head[4..8].copy_from_slice(&crc.to_le_bytes());
+        self.head.bytes[4..8].copy_from_slice(&crc.to_le_bytes());
     }
 
     /// The frame, piece by piece.
     pub(crate) fn pieces(&self) -> [&[u8]; 4] {
         static ZEROS: [u8; 8] = [0; 8];
-        [&self.head[..self.head_len], self.first, self.second, &ZEROS[..self.padding]]
+        [&self.head.bytes[..self.head.len], self.first, self.second, &ZEROS[..self.padding]]
+    }
+}
+
+/// Kind and bytes of an undo.
+fn undo_pieces<'a>(changes: Changes<'a>, undo: Undo<'a>) -> (u64, &'a [u8]) {
+    match undo {
+        Undo::Never => (UNDO_NEVER, &[]),
+        Undo::Physical(ops) => {
+            let pages = changes.iter().take(2).count();
+            assert!(
+                pages == 1,
+                "physical undo of a record that changes more or less than one page"
+            );
+            (UNDO_PHYSICAL, ops)
+        }
+        Undo::Logical { owner, body } => (UNDO_LOGICAL + u64::from(owner.0), body),
     }
 }
 

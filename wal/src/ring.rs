@@ -7,7 +7,8 @@
 //!            └──────────────────────┘   links: A→B→C→D→(E)
 //! ```
 //!
-//! An append takes three steps. *Reserve*: under a short mutex the tail moves on by the record's length.
+//! An append takes three steps. *Reserve*: one compare-and-swap moves the tail on by the record's length and
+//! leaves the length for the next record, which names it.
 //! *Copy*: the record's words are stored, in parallel with other appends. *Publish*: the record's link is
 //! set to its end. The flusher follows links from `written` and stops at the first record that is not
 //! published yet. Nobody waits for anybody else's copy.
@@ -20,22 +21,23 @@
 //! opened, asked one thing and closed never touches the rest.
 //!
 //! - R1: `tail ≤ written + capacity`; admission sees to it. Hence nothing un-flushed is overwritten.
-//! - R2: A link is valid iff it is greater than the LSN it is looked up for. There is one link per 32
-//!   bytes; a frame has at least 32, so no two frames of one lap share a link, and what an earlier lap
+//! - R2: A link is valid iff it is greater than the LSN it is looked up for. There is one link per 16
+//!   bytes; a frame has at least 16, so no two frames of one lap share a link, and what an earlier lap
 //!   left there ended at least three quarters of the ring ago. So links are never cleared.
 
 use std::sync::OnceLock;
 
 use argali_base::Lsn;
-use argali_base::sync::{AtomicU64, Mutex, Ordering, fence};
+use argali_base::sync::{AtomicU64, Ordering, fence};
 
-use crate::frame::{HEADER_BYTES, Seed, plausible_len};
+use crate::RECORD_BYTES_MAX;
+use crate::frame::{FRAME_BYTES_MIN, Seed, plausible_len};
 use crate::record::Encoded;
 
 /// Bytes of log per chunk. Models make thousands of rings of a few records each.
 const CHUNK_BYTES: usize = if cfg!(feature = "shuttle") { 256 } else { 64 << 10 };
 const CHUNK_WORDS: usize = CHUNK_BYTES / 8;
-const CHUNK_LINKS: usize = CHUNK_BYTES / HEADER_BYTES;
+const CHUNK_LINKS: usize = CHUNK_BYTES / FRAME_BYTES_MIN;
 
 #[derive(Debug)]
 struct Chunk {
@@ -53,7 +55,7 @@ impl Chunk {
     }
 
     fn link(&self, lsn: u64) -> &AtomicU64 {
-        &self.links[(lsn / HEADER_BYTES as u64) as usize % CHUNK_LINKS]
+        &self.links[(lsn / FRAME_BYTES_MIN as u64) as usize % CHUNK_LINKS]
     }
 }
 
@@ -65,19 +67,40 @@ fn zeros<const N: usize>() -> Box<[AtomicU64; N]> {
 
 #[derive(Debug)]
 pub(crate) struct Ring {
+    head: Head,
     chunks: Box<[OnceLock<Chunk>]>,
-    head: Mutex<Head>,
-    /// Copy of `head.tail`: what readers check. It moves on before any word of the new record is stored.
-    tail: AtomicU64,
     /// Where this ring began; below it there are only files.
     base: u64,
 }
 
+/// Where the next record goes: a cache line of its own, since every append changes it.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Head {
+    /// [`Place`], packed. It moves on before any word of the new record is stored.
+    place: AtomicU64,
+    records: AtomicU64,
+}
+
+/// The tail, and the length of the record before it. Packed as words of 8 bytes: 48 bits and 16.
+#[derive(Clone, Copy, Debug)]
+struct Place {
     tail: u64,
-    prev_len: u32,
-    records: u64,
+    prev_len: u64,
+}
+
+const LEN_BITS: u32 = 16;
+const _: () = assert!(RECORD_BYTES_MAX / 8 < 1 << LEN_BITS);
+
+impl Place {
+    const fn pack(self) -> u64 {
+        assert!(self.tail >> (64 - LEN_BITS + 3) == 0, "a log of two pebibytes");
+        ((self.tail / 8) << LEN_BITS) | (self.prev_len / 8)
+    }
+
+    const fn unpack(word: u64) -> Self {
+        Self { tail: (word >> LEN_BITS) * 8, prev_len: word % (1 << LEN_BITS) * 8 }
+    }
 }
 
 impl Ring {
@@ -86,9 +109,11 @@ impl Ring {
     pub(crate) fn new(bytes: usize, tail: u64, prev_len: u32) -> Self {
         assert!(bytes.is_power_of_two() && bytes >= CHUNK_BYTES, "ring of {bytes} bytes");
         Self {
+            head: Head {
+                place: AtomicU64::new(Place { tail, prev_len: u64::from(prev_len) }.pack()),
+                records: AtomicU64::new(0),
+            },
             chunks: (0..bytes / CHUNK_BYTES).map(|_| OnceLock::new()).collect(),
-            head: Mutex::new(Head { tail, prev_len, records: 0 }),
-            tail: AtomicU64::new(tail),
             base: tail,
         }
     }
@@ -99,21 +124,21 @@ impl Ring {
 
     /// LSN the next record will get.
     pub(crate) fn tail(&self) -> u64 {
-        self.tail.load(Ordering::Acquire)
+        Place::unpack(self.head.place.load(Ordering::Acquire)).tail
     }
 
     /// LSN of the last record (0: none), and the records appended here.
     pub(crate) fn last(&self) -> (Lsn, u64) {
-        let head = self.head.lock();
-        let last = if head.prev_len == 0 { 0 } else { head.tail - u64::from(head.prev_len) };
-        (Lsn::new(last), head.records)
+        let place = Place::unpack(self.head.place.load(Ordering::Acquire));
+        let last = if place.prev_len == 0 { 0 } else { place.tail - place.prev_len };
+        (Lsn::new(last), self.head.records.load(Ordering::Relaxed))
     }
 
     /// Appends a record there was room admitted for.
     pub(crate) fn append(&self, record: &mut Encoded<'_>, seed: Seed) -> Lsn {
         let len = record.len() as u64;
-        let (lsn, prev_len) = self.reserve(len);
-        record.seal(seed, Lsn::new(lsn), prev_len);
+        let Place { tail: lsn, prev_len } = self.reserve(len);
+        record.seal(seed, Lsn::new(lsn), prev_len as u32);
         // Pairs with the fence in `read`: who sees a word of this record sees the new tail, too.
         fence(Ordering::Release);
         self.copy_in(lsn, &record.pieces());
@@ -121,14 +146,14 @@ impl Ring {
         Lsn::new(lsn)
     }
 
-    fn reserve(&self, len: u64) -> (u64, u32) {
-        let mut head = self.head.lock();
-        let (lsn, prev_len) = (head.tail, head.prev_len);
-        head.tail += len;
-        head.prev_len = len as u32;
-        head.records += 1;
-        self.tail.store(head.tail, Ordering::Release);
-        (lsn, prev_len)
+    fn reserve(&self, len: u64) -> Place {
+        let moved = |word| {
+            let Place { tail, .. } = Place::unpack(word);
+            Some(Place { tail: tail + len, prev_len: len }.pack())
+        };
+        let before = self.head.place.fetch_update(Ordering::AcqRel, Ordering::Acquire, moved);
+        self.head.records.fetch_add(1, Ordering::Relaxed);
+        Place::unpack(before.expect("every place has a next one"))
     }
 
     fn chunk(&self, lsn: u64) -> &Chunk {
@@ -142,27 +167,29 @@ impl Ring {
 
     /// Stores the pieces one behind the other as whole words; their total is a multiple of 8.
     fn copy_in(&self, lsn: u64, pieces: &[&[u8]]) {
-        let mut out = Cursor { ring: self, chunk: self.chunk(lsn), at: lsn };
-        let mut carry = [0_u8; 8];
-        let mut filled = 0;
+        let mut out = Cursor::new(self, lsn);
+        // The bytes that do not fill a word yet, lowest first, and how many bits they are.
+        let (mut carry, mut filled) = (0_u64, 0_u32);
         for piece in pieces {
-            let mut rest = *piece;
-            if filled > 0 {
-                let take = rest.len().min(8 - filled);
-                carry[filled..filled + take].copy_from_slice(&rest[..take]);
-                filled += take;
-                rest = &rest[take..];
-                if filled < 8 {
-                    continue;
-                }
-                out.next().store(u64::from_le_bytes(carry), Ordering::Relaxed);
+            let (words, rest) = piece.as_chunks::<8>();
+            if filled == 0 {
+                out.store(words.iter().map(|word| u64::from_le_bytes(*word)));
+            } else {
+                out.store(words.iter().map(|word| {
+                    let word = u64::from_le_bytes(*word);
+                    let whole = carry | word << filled;
+                    carry = word >> (64 - filled);
+                    whole
+                }));
             }
-            let (words, remainder) = rest.as_chunks::<8>();
-            for word in words {
-                out.next().store(u64::from_le_bytes(*word), Ordering::Relaxed);
+            let last = rest.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte));
+            carry |= last << filled;
+            let bits = filled + 8 * rest.len() as u32;
+            if bits >= 64 {
+                out.store(std::iter::once(carry));
+                carry = last >> (64 - filled);
             }
-            carry[..remainder.len()].copy_from_slice(remainder);
-            filled = remainder.len();
+            filled = bits % 64;
         }
         assert_eq!(filled, 0, "a frame is a whole number of words");
     }
@@ -192,9 +219,15 @@ impl Ring {
     pub(crate) fn copy_out(&self, lsn: u64, out: &mut [u8]) {
         let (words, rest) = out.as_chunks_mut::<8>();
         assert!(rest.is_empty(), "the log is a whole number of words");
-        let mut from = Cursor { ring: self, chunk: self.chunk(lsn), at: lsn };
-        for word in words {
-            *word = from.next().load(Ordering::Relaxed).to_le_bytes();
+        let (mut words, mut from) = (words, Cursor::new(self, lsn));
+        while !words.is_empty() {
+            let here = from.here();
+            let (now, later) = words.split_at_mut(words.len().min(here.len()));
+            for (word, stored) in now.iter_mut().zip(here) {
+                *word = stored.load(Ordering::Relaxed).to_le_bytes();
+            }
+            from.at += 8 * now.len() as u64;
+            words = later;
         }
     }
 
@@ -218,25 +251,35 @@ impl Ring {
     /// Whether no append has overwritten, or is overwriting, what begins at `lsn`.
     fn still_here(&self, lsn: u64) -> bool {
         fence(Ordering::Acquire);
-        let tail = self.tail.load(Ordering::Relaxed);
+        let tail = Place::unpack(self.head.place.load(Ordering::Relaxed)).tail;
         lsn < tail && tail - lsn <= self.capacity()
     }
 }
 
-/// Goes through the ring's words.
+/// Goes through the ring's words, chunk by chunk.
 struct Cursor<'r> {
     ring: &'r Ring,
-    chunk: &'r Chunk,
     at: u64,
 }
 
 impl<'r> Cursor<'r> {
-    fn next(&mut self) -> &'r AtomicU64 {
-        if self.at.is_multiple_of(CHUNK_BYTES as u64) {
-            self.chunk = self.ring.chunk(self.at);
+    fn new(ring: &'r Ring, at: u64) -> Self {
+        Self { ring, at }
+    }
+
+    /// The words from here to the end of the chunk.
+    fn here(&self) -> &'r [AtomicU64] {
+        &self.ring.chunk(self.at).words[(self.at / 8) as usize % CHUNK_WORDS..]
+    }
+
+    fn store(&mut self, words: impl ExactSizeIterator<Item = u64>) {
+        let mut words = words;
+        while words.len() > 0 {
+            let (here, before) = (self.here(), words.len());
+            for (stored, word) in here.iter().zip(words.by_ref()) {
+                stored.store(word, Ordering::Relaxed);
+            }
+            self.at += 8 * (before - words.len()) as u64;
         }
-        let word = self.chunk.word(self.at);
-        self.at += 8;
-        word
     }
 }

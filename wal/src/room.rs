@@ -37,9 +37,29 @@ impl Wal {
         undo_bytes: usize,
         reserve: &mut UndoReserve,
     ) -> Result<LogTicket> {
+        let mut ticket = self.ticket()?;
+        self.refill(&mut ticket, record_bytes, undo_bytes, reserve)?;
+        Ok(ticket)
+    }
+
+    /// A ticket for nothing yet; see [`Wal::refill`].
+    pub fn ticket(&self) -> Result<LogTicket> {
+        Ok(LogTicket::empty(&self.admissible(0)?.admission))
+    }
+
+    /// As [`Wal::admit`], into a ticket that is there already, and first gives up what it has left. After an
+    /// error the ticket is empty.
+    pub fn refill(
+        &self,
+        ticket: &mut LogTicket,
+        record_bytes: usize,
+        undo_bytes: usize,
+        reserve: &mut UndoReserve,
+    ) -> Result<()> {
         let (bytes, undo) = (record_bytes as u64, undo_bytes as u64);
         let admission = &self.admissible(bytes)?.admission;
-        self.until_granted(Grow::WithinLimit, || admission.grant(bytes, undo, reserve))
+        let grant = || admission.grant(ticket, (bytes, undo), reserve);
+        self.until_granted(Grow::WithinLimit, bytes, grant)
     }
 
     /// Like `admit`, for rollback, commit and end: disk space comes out of `reserve` (then from the
@@ -49,9 +69,23 @@ impl Wal {
         record_bytes: usize,
         reserve: &mut UndoReserve,
     ) -> Result<LogTicket> {
+        let mut ticket = self.ticket()?;
+        self.refill_reserved(&mut ticket, record_bytes, reserve)?;
+        Ok(ticket)
+    }
+
+    /// As [`Wal::admit_reserved`], into a ticket that is there already. What it has too much becomes reserve:
+    /// admissions are estimates, and a rollback admits again and again. After an error, all of it does.
+    pub fn refill_reserved(
+        &self,
+        ticket: &mut LogTicket,
+        record_bytes: usize,
+        reserve: &mut UndoReserve,
+    ) -> Result<()> {
         let bytes = record_bytes as u64;
         let admission = &self.admissible(bytes)?.admission;
-        self.until_granted(Grow::BeyondLimit, || admission.grant_reserved(bytes, reserve))
+        let grant = || admission.grant_reserved(ticket, bytes, reserve);
+        self.until_granted(Grow::BeyondLimit, bytes, grant)
     }
 
     /// Restart only: sets aside again what a transaction in doubt had set aside before the crash, beyond the
@@ -59,23 +93,14 @@ impl Wal {
     pub fn reserve_again(&self, bytes: u64, reserve: &mut UndoReserve) -> Result<()> {
         let admission = &self.admissible(0)?.admission;
         let bytes = bytes.min(self.options.limit_bytes);
-        let ticket =
-            self.until_granted(Grow::BeyondLimit, || admission.grant(0, bytes, reserve))?;
-        drop(ticket);
-        Ok(())
+        let mut ticket = LogTicket::empty(admission);
+        let grant = || admission.grant(&mut ticket, (0, bytes), reserve);
+        self.until_granted(Grow::BeyondLimit, 0, grant)
     }
 
-    /// Gives what `ticket` has left back to `reserve`, where dropping it would give it to everybody.
-    /// For rollback, which admits by estimate, again and again.
-    pub fn settle(&self, ticket: LogTicket, reserve: &mut UndoReserve) {
-        self.running().admission.settle(ticket, reserve);
-    }
-
-    /// Gives the whole reserve back (transaction over).
-    pub fn release(&self, reserve: &mut UndoReserve) {
-        if reserve.bytes > 0 {
-            self.running().admission.release(reserve);
-        }
+    /// Gives back the whole reserve and what `ticket` has left (transaction over).
+    pub fn release(&self, ticket: &mut LogTicket, reserve: &mut UndoReserve) {
+        self.running().admission.release(ticket, reserve);
     }
 
     fn admissible(&self, bytes: u64) -> Result<&Running> {
@@ -95,25 +120,27 @@ impl Wal {
     fn until_granted(
         &self,
         grow: Grow,
-        mut grant: impl FnMut() -> Result<LogTicket, Short>,
-    ) -> Result<LogTicket> {
+        bytes: u64,
+        mut grant: impl FnMut() -> Result<(), Short>,
+    ) -> Result<()> {
         loop {
             match grant() {
-                Ok(ticket) => return Ok(ticket),
+                Ok(()) => return Ok(()),
                 Err(Short::Disk { ready_end }) => self.grow(ready_end, grow)?,
-                Err(Short::Ring { epoch }) => self.make_room_in_ring(epoch)?,
+                Err(Short::Ring) => self.make_room_in_ring(bytes)?,
             }
             self.health.check()?;
         }
     }
 
     /// Flushes if there is anything to flush; else all of the ring is out on tickets, so waits for one.
-    fn make_room_in_ring(&self, epoch: u64) -> Result<()> {
-        let oldest = self.durable().end();
-        if oldest < self.tail() {
-            self.force(oldest)?;
+    fn make_room_in_ring(&self, bytes: u64) -> Result<()> {
+        let flushable = || self.durable().end() < self.tail();
+        if flushable() {
+            self.force(self.durable().end())?;
         } else {
-            self.running().admission.wait(epoch);
+            let hope = || flushable() || self.health.is_poisoned();
+            self.running().admission.wait(bytes, hope);
         }
         Ok(())
     }

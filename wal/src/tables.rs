@@ -45,7 +45,7 @@ pub struct ActiveTxn {
 pub enum TxnState {
     /// Will be undone unless it commits.
     Running,
-    /// Commit record appended, `End` not yet.
+    /// Commit record appended, and not known to be durable yet.
     Committed,
     /// Prepared: in doubt until somebody outside decides.
     Prepared,

@@ -66,14 +66,16 @@ impl Wal {
     /// otherwise sleeps until woken, at most `idle`. Returns whether it flushed.
     ///
     /// A record nobody waits for is flushed at most `max_delay` after its append, given a step every half
-    /// of it; so this never sleeps longer than that.
+    /// of it; so this never sleeps longer than that. A quarter of the ring is flushed at once, and while much
+    /// of it waits this looks more often: a writer that meets a full ring has to flush by itself.
     pub fn step(&self, clock: &Clock, max_delay: Duration, idle: Duration) -> Result<bool> {
         self.health.check()?;
         if self.flush_waiting()? || self.flush_overdue(clock, max_delay)? {
             return Ok(true);
         }
         self.prepare_ahead()?;
-        self.groups.writer_sleeps(idle.min(max_delay / 2));
+        let often = if self.waiting_share() >= 16 { 2 } else { 16 };
+        self.groups.writer_sleeps(idle.min(max_delay / often));
         self.flush_waiting()
     }
 
@@ -96,13 +98,21 @@ impl Wal {
                 return Ok(false);
             }
             // Seen now, it may have been appended up to half the delay ago: just after the last step.
-            now.saturating_sub(*since.get_or_insert(now)) >= max_delay / 2
+            let late = now.saturating_sub(*since.get_or_insert(now)) >= max_delay / 2;
+            late || self.waiting_share() <= 4
         };
         if due {
             *self.dirty_since.lock() = None;
             self.force(Lsn::MAX)?;
         }
         Ok(due)
+    }
+
+    /// The ring is so many times as large as what in it waits to be flushed.
+    fn waiting_share(&self) -> u64 {
+        let capacity = self.running.get().map_or(u64::MAX, |running| running.ring.capacity());
+        let waiting = self.tail().get().saturating_sub(self.durable().end().get());
+        capacity / waiting.max(1)
     }
 
     /// Wakes the log writer and everybody who waits (shutdown, poison).

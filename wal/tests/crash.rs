@@ -250,7 +250,7 @@ const MIXED: Workload = Workload {
     marks: true,
 };
 /// Every frame has 512 bytes, so stale ones stand exactly where new ones would.
-const EVEN: Workload = Workload { rounds: 100, len: |_| 476, interval: 20, marks: false };
+const EVEN: Workload = Workload { rounds: 100, len: |_| 496, interval: 20, marks: false };
 const UNTRUNCATED: Workload = Workload { interval: 1000, ..MIXED };
 
 #[test]

@@ -9,12 +9,14 @@ use argali_wal::{Body, Control, LogOptions, Mutations, Wal};
 use common::{all, append, commit, control, create, note, options};
 
 const FIRST: &str = "wal/0000000000000000.log";
+/// Makes a record of 48 bytes.
+const NOTE: &[u8] = b"what else is there to note here";
 
 /// Ten notes of 48 bytes at 64, 112, …, the last at 496; none forced with evidence.
 fn notes(sim: &SimDisk) -> Wal {
     let wal = create(sim, options());
     for txn in 1..=10 {
-        note(&wal, txn, b"twelve bytes").unwrap();
+        note(&wal, txn, NOTE).unwrap();
     }
     wal.force(Lsn::MAX).unwrap();
     assert_eq!(wal.tail(), Lsn::new(64 + 480));
@@ -75,11 +77,11 @@ fn a_bad_checksum_ends_the_log_even_with_good_frames_behind() {
 
 #[test]
 fn impossible_lengths_end_the_log() {
-    for len in [1_u32, 8, 24, 33, 47, 1 << 20, u32::MAX] {
+    for len in [1_u16, 2, 5, 7, 1000, u16::MAX] {
         let sim = SimDisk::memory();
         notes(&sim);
         damage(&sim, 64 + 3 * 48, &len.to_le_bytes());
-        assert_eq!(end(&sim), Lsn::new(64 + 3 * 48), "length {len}");
+        assert_eq!(end(&sim), Lsn::new(64 + 3 * 48), "{len} words");
     }
 }
 
@@ -97,8 +99,8 @@ fn a_frame_copied_to_another_place_is_not_one() {
     let broken = LogOptions { mutations, ..options() };
     let sim = SimDisk::memory();
     let wal = create(&sim, broken.clone());
-    note(&wal, 1, b"twelve bytes").unwrap();
-    note(&wal, 2, b"twelve bytes").unwrap();
+    note(&wal, 1, NOTE).unwrap();
+    note(&wal, 2, NOTE).unwrap();
     wal.force(Lsn::MAX).unwrap();
     let file = sim.open(FIRST, OpenMode::ReadOnly).unwrap();
     file.read_exact_at(&mut frame, 64 + 48).unwrap();
@@ -187,7 +189,7 @@ fn a_frame_nobody_understands_is_corrupt_when_read() {
     let file = sim.open(FIRST, OpenMode::Existing).unwrap();
     let mut frame = [0; 48];
     file.read_exact_at(&mut frame, 112).unwrap();
-    frame[24] = 7;
+    frame[8] = frame[8] & 0xf0 | 7;
     let mut seed = 42_u64.to_le_bytes().to_vec();
     seed.extend(1_u32.to_le_bytes());
     seed.extend(0_u64.to_le_bytes());
@@ -218,9 +220,9 @@ fn crc32c(bytes: &[u8]) -> u32 {
 fn resume_erases_what_stands_behind_the_end() {
     let sim = SimDisk::new(3);
     let wal = create(&sim, options());
-    note(&wal, 1, b"twelve bytes").unwrap();
-    let hole = note(&wal, 2, b"twelve bytes").unwrap();
-    note(&wal, 3, b"twelve bytes").unwrap();
+    note(&wal, 1, NOTE).unwrap();
+    let hole = note(&wal, 2, NOTE).unwrap();
+    note(&wal, 3, NOTE).unwrap();
     common::update(&wal, 4, 60_000).unwrap();
     common::update(&wal, 5, 60_000).unwrap();
     wal.force(Lsn::MAX).unwrap();
@@ -229,7 +231,7 @@ fn resume_erases_what_stands_behind_the_end() {
         damage(&sim, hole.get() + 33, b"X");
         let mutations = Mutations { stale_tail: stale, ..Mutations::default() };
         let wal = common::open(&sim, LogOptions { mutations, ..options() }).unwrap();
-        assert_eq!(note(&wal, 9, b"twelve bytes").unwrap(), hole);
+        assert_eq!(note(&wal, 9, NOTE).unwrap(), hole);
         wal.force(hole).unwrap();
         let wal = common::open(&sim.power_cut(Loss::LoseAll), options()).unwrap();
         let txns: Vec<_> = all(&wal, Lsn::FIRST).iter().map(|r| r.1).collect();

@@ -47,19 +47,20 @@ fn a_full_disk_is_log_full_and_rollback_still_works() {
 }
 
 #[test]
-fn settled_tickets_keep_the_reserve() {
+fn a_ticket_filled_again_gives_its_rest_to_the_reserve() {
     let (_, _, wal) = faulty();
     let mut reserve = UndoReserve::default();
     drop(wal.admit(100, 10_000, &mut reserve).unwrap());
     let record = Record { txn: argali_base::TxnId::new(1), prev: Lsn::NONE, body: Body::End };
+    let mut ticket = wal.ticket().unwrap();
     for _ in 0..100 {
-        let mut ticket = wal.admit_reserved(5000, &mut reserve).unwrap();
+        wal.refill_reserved(&mut ticket, 5000, &mut reserve).unwrap();
         wal.append(&mut ticket, &record);
-        wal.settle(ticket, &mut reserve);
     }
-    assert_eq!(reserve.left(), 10_000 - 100 * record.encoded_len());
+    assert_eq!(reserve.left() + ticket.left(), 10_000 - 100 * record.encoded_len());
     assert_eq!(wal.stats().reserved_bytes, reserve.left() as u64);
-    wal.release(&mut reserve);
+    wal.release(&mut ticket, &mut reserve);
+    assert_eq!((reserve.left(), ticket.left()), (0, 0));
     assert_eq!(wal.stats().reserved_bytes, 0);
 }
 

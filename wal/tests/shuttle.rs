@@ -123,7 +123,7 @@ fn log_with(ring_bytes: usize, writer_thread: bool, mutations: Mutations) -> (Pa
 
 /// 48 bytes: so many of them make the ring wrap in the middle of a record.
 fn append(wal: &Wal, txn: u64) -> Result<Lsn> {
-    let undo = Undo::Logical { owner: Owner(1), body: &[txn as u8; 12] };
+    let undo = Undo::Logical { owner: Owner(1), body: &[txn as u8; 30] };
     let body = Body::Update { changes: Changes::EMPTY, undo };
     let record = Record { txn: TxnId::new(txn), prev: Lsn::NONE, body };
     let mut ticket = wal.admit(record.encoded_len(), 0, &mut UndoReserve::default())?;
@@ -153,7 +153,7 @@ fn read_if_there(wal: &Wal, lsn: Lsn, txn: u64, buf: &mut RecordBuf) {
         let Body::Update { undo: Undo::Logical { body, .. }, .. } = buf.record().body else {
             panic!("{:?}", buf.record())
         };
-        assert_eq!(body, [txn as u8; 12]);
+        assert_eq!(body, [txn as u8; 30]);
     }
 }
 
@@ -311,27 +311,57 @@ fn a_log_writer_that_stops_strands_nobody() {
     });
 }
 
+/// Half the ring each, used in part; what is left goes back when the ticket is filled again, or at the end.
+fn full_ring_model(mutations: &Mutations) {
+    let (_, wal) = log_with(256, false, mutations.clone());
+    let threads: Vec<_> = (1..4)
+        .map(|txn| {
+            let wal = Arc::clone(&wal);
+            spawn(move || {
+                let (mut ticket, mut reserve) = (wal.ticket().unwrap(), UndoReserve::default());
+                for _ in 0..2 {
+                    wal.refill(&mut ticket, 128, 16, &mut reserve).unwrap();
+                    let record = Record { txn: TxnId::new(txn), prev: Lsn::NONE, body: Body::End };
+                    wal.append(&mut ticket, &record);
+                    wal.append(&mut ticket, &record);
+                }
+                assert_eq!(reserve.left(), 32);
+                wal.release(&mut ticket, &mut reserve);
+            })
+        })
+        .collect();
+    join(threads);
+    assert_eq!(wal.force(Lsn::MAX).unwrap().end(), Lsn::new(64 + 12 * 16));
+    assert_eq!(wal.stats().reserved_bytes, 0);
+}
+
 #[test]
 fn a_full_ring_waits_for_tickets_and_flushes() {
-    check(|| {
-        let (_, wal) = log(256, false);
-        let threads: Vec<_> = (1..4)
-            .map(|txn| {
-                let wal = Arc::clone(&wal);
-                spawn(move || {
-                    for _ in 0..2 {
-                        // Half the ring each; used in part, given back in part.
-                        let mut reserve = UndoReserve::default();
-                        let mut ticket = wal.admit(128, 0, &mut reserve).unwrap();
-                        let record =
-                            Record { txn: TxnId::new(txn), prev: Lsn::NONE, body: Body::End };
-                        wal.append(&mut ticket, &record);
-                        wal.append(&mut ticket, &record);
-                    }
-                })
-            })
-            .collect();
-        join(threads);
-        assert_eq!(wal.force(Lsn::MAX).unwrap().end(), Lsn::new(64 + 12 * 32));
-    });
+    check(|| full_ring_model(&Mutations::default()));
+}
+
+/// Two hold the whole ring and give it back; a third waits for it, and nobody has anything to flush.
+fn tickets_model(mutations: &Mutations) {
+    let (_, wal) = log_with(256, false, mutations.clone());
+    let half = || wal.admit(128, 0, &mut UndoReserve::default()).unwrap();
+    let held = [half(), half()];
+    let waiter = {
+        let wal = Arc::clone(&wal);
+        spawn(move || drop(wal.admit(128, 0, &mut UndoReserve::default()).unwrap()))
+    };
+    let mut threads = vec![waiter];
+    threads.extend(held.map(|ticket| spawn(move || drop(ticket))));
+    join(threads);
+}
+
+#[test]
+fn a_ticket_that_comes_back_wakes_whoever_waits_for_it() {
+    check(|| tickets_model(&Mutations::default()));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn without_a_second_look_somebody_sleeps_for_ever() {
+    let mutations = Mutations { sleep_at_once: true, ..Mutations::default() };
+    check(move || tickets_model(&mutations));
 }

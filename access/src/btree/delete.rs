@@ -22,14 +22,14 @@ impl BTree {
         (slot, cell): (usize, LeafCell),
     ) -> Attempt<Done> {
         let mut page = target.latch()?;
-        let body = undo::Body::new(Kind::Delete, self.root(), work.key, cell.value(page.page()));
-        body.encode(work.buffer);
-        let undo = Undo::Logical { owner: TREE_OWNER, body: work.buffer };
+        let old = cell.value(page.page());
+        work.give(old);
+        undo::Body::new(Kind::Delete, self.root(), work.key, old).encode(&mut work.scratch);
+        let undo = Undo::Logical { owner: TREE_OWNER, body: &work.scratch };
         let header = ghost_flag(&cell);
         let ops = [make_ghost(slot, &header)];
         work.txn.update(&mut [Edit { page: &mut page, ops: &ops }], undo);
         self.crumbled(page, slot, work.key);
-        work.buffer.truncate(cell.value_len);
         Ok(Done::Replaced { large: cell.large })
     }
 }

@@ -37,16 +37,17 @@ impl BTree {
         // That a sibling cannot be read is news only if the link to it was true.
         let sibling = sibling.transpose()?;
         if work.gaps {
-            let next = self.next_name(&page, spot, sibling, work.buffer)?;
+            let next = self.next_name(&page, spot, sibling, &mut work.scratch)?;
             if let Err(wanted) = self.enter_gap(work.txn, work.key, next) {
                 drop(page);
                 return Err(work.wait_for(wanted));
             }
         }
-        undo::Body::new(Kind::Insert, self.root(), work.key, Stored::NOTHING).encode(work.buffer);
-        let body_len = work.buffer.len();
-        node::push_leaf_cell(work.buffer, work.key, value);
-        let (body, cell) = work.buffer.split_at(body_len);
+        undo::Body::new(Kind::Insert, self.root(), work.key, Stored::NOTHING)
+            .encode(&mut work.scratch);
+        let body_len = work.scratch.len();
+        node::push_leaf_cell(&mut work.scratch, work.key, value);
+        let (body, cell) = work.scratch.split_at(body_len);
         let (heads, skip) = if spot.changes_heads() {
             self.inspect(&page, |page| Heads::before(*page, work.key))?
         } else {
@@ -62,7 +63,6 @@ impl BTree {
         let ops = heads.as_ref().map_or([insert; 2], |heads| [heads.op(), insert]);
         let ops = if heads.is_some() { &ops[..] } else { &ops[1..] };
         work.txn.update(&mut [Edit { page: &mut page, ops }], undo);
-        work.buffer.clear();
         Ok(Done::Inserted)
     }
 

@@ -7,13 +7,15 @@
 //!  done            taken back by
 //!  insert          making the row a ghost
 //!  update          writing the old value back      the cell never became shorter: it fits
+//!  patch           the old bytes of a part         a value that kept its length: the rest is as it was,
+//!                                                  since changes are taken back last one first
 //!  delete          the old value, no ghost         the ghost is still there: its page changed after
 //!                                                  this transaction began, so it was not purged
 //!  exchange        exchanging once more            whole contents; the key is the other page, u64
 //!
-//!  body   old value … │ key … │ root u64 │ key length u16 │ kind u8      read from its end
-//!         kind: 0 insert · 1 update · 2 delete · 3 exchange; + 128 when the old value is the reference to
-//!         a large one
+//!  body   kind u8 │ root │ key length │ key … │ patch only: place in the value │ old bytes …
+//!         kind: 0 insert · 1 update · 2 delete · 3 exchange · 4 patch; + 128 when the old value is the
+//!         reference to a large one. Numbers are varints.
 //! ```
 //!
 //! A large value is taken back by its reference: its overflow pages are freed only after a commit.
@@ -23,6 +25,7 @@
 
 use std::fmt;
 
+use argali_base::codec::{Reader, VARINT_BYTES_MAX, Writer};
 use argali_base::sync::Arc;
 use argali_base::{Error, PageId, Result};
 use argali_buffer_pool::BufferPool;
@@ -34,15 +37,15 @@ use super::delete::{ghost_flag, make_ghost};
 use super::descent::{Attempt, Stop, retry};
 use super::node::{self, LeafCell, Stored};
 use super::target::Target;
-use super::update::overwrite;
+use super::update::{overwrite, patch};
 use crate::fault::corrupt;
 use crate::overflow::Reference;
 use crate::{Space, TREE_OWNER};
 
 /// Bit of the kind that says that the old value is a reference.
 const LARGE: u8 = 128;
-/// Bytes of a body beside key and old value.
-const TRAILER: usize = 11;
+/// Most bytes of a body beside key and old value: kind, root, and two numbers below 64 Ki.
+const HEAD_BYTES_MAX: usize = 1 + VARINT_BYTES_MAX + 2 * 3;
 /// Log bytes of a compensation beside the old value, generously.
 const CLR_BYTES: usize = 40;
 
@@ -55,11 +58,13 @@ pub(super) enum Kind {
     Delete = 2,
     /// Of the whole content: the key is the spare page, the old value empty.
     Exchange = 3,
+    /// Of a part of the value; its length stayed.
+    Patch = 4,
 }
 
-/// Bytes of a body.
+/// Most bytes of a body.
 pub(super) fn body_len(key: usize, old: usize) -> usize {
-    old + key + TRAILER
+    HEAD_BYTES_MAX + key + old
 }
 
 /// What the undo of one record needs to know.
@@ -68,40 +73,60 @@ pub(super) struct Body<'a> {
     kind: Kind,
     root: PageId,
     key: &'a [u8],
+    /// Where `old` stood in the value; 0 unless it is a patch.
+    at: usize,
     old: Stored<'a>,
 }
 
 impl<'a> Body<'a> {
     pub(super) fn new(kind: Kind, root: PageId, key: &'a [u8], old: Stored<'a>) -> Self {
-        Self { kind, root, key, old }
+        Self { kind, root, key, at: 0, old }
     }
 
-    /// Encodes into `out` (cleared first); the old value stands at its beginning.
+    /// `old` stood at `at` in a value that kept its length.
+    pub(super) fn patch(root: PageId, key: &'a [u8], at: usize, old: &'a [u8]) -> Self {
+        Self { kind: Kind::Patch, root, key, at, old: Stored::small(old) }
+    }
+
+    /// Replaces what is in `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(self.old.bytes);
-        out.extend_from_slice(self.key);
-        out.extend_from_slice(&self.root.get().to_le_bytes());
-        let key_len = u16::try_from(self.key.len()).expect("keys are at most a quarter of a page");
-        out.extend_from_slice(&key_len.to_le_bytes());
-        out.push(self.kind as u8 | if self.old.large { LARGE } else { 0 });
+        out.reserve(body_len(self.key.len(), self.old.bytes.len()));
+        out.put_u8(self.kind as u8 | if self.old.large { LARGE } else { 0 });
+        out.put_varint(self.root.get());
+        out.put_var_bytes(self.key);
+        if self.kind == Kind::Patch {
+            out.put_varint(self.at as u64);
+        }
+        out.put(self.old.bytes);
     }
 
     fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (rest, trailer) = bytes.split_last_chunk::<TRAILER>()?;
-        let (root, tail) = trailer.split_first_chunk::<8>()?;
-        let &[low, high, kind] = tail else { return None };
-        let key_len = usize::from(u16::from_le_bytes([low, high]));
-        let (old, key) = rest.split_at_checked(rest.len().checked_sub(key_len)?)?;
-        let old = Stored { bytes: old, large: kind & LARGE != 0 };
-        let kind = match kind & !LARGE {
+        let mut fields = Reader::new(bytes);
+        let tag = fields.u8()?;
+        let kind = match tag & !LARGE {
             0 => Kind::Insert,
             1 => Kind::Update,
             2 => Kind::Delete,
             3 => Kind::Exchange,
+            4 if tag & LARGE == 0 => Kind::Patch,
             _ => return None,
         };
-        Some(Self { kind, root: PageId::new(u64::from_le_bytes(*root)), key, old })
+        let (root, key) = (PageId::new(fields.varint()?), fields.var_bytes()?);
+        let at = if kind == Kind::Patch { usize::try_from(fields.varint()?).ok()? } else { 0 };
+        let old = Stored { bytes: fields.rest(), large: tag & LARGE != 0 };
+        Some(Self { kind, root, key, at, old })
+    }
+
+    /// Whether `cell`, as the change left it, has room for what it gets back.
+    fn suits(&self, cell: &LeafCell) -> bool {
+        match self.kind {
+            Kind::Insert => true,
+            Kind::Patch => {
+                !cell.ghost && self.at.saturating_add(self.old.bytes.len()) <= cell.value_len
+            }
+            Kind::Update | Kind::Delete | Kind::Exchange => cell.holds(self.old.bytes.len()),
+        }
     }
 }
 
@@ -131,7 +156,7 @@ impl LogicalUndo for TreeUndo {
     }
 
     fn describe(&self, body: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Body { kind, root, key, old }) = Body::decode(body) else {
+        let Some(Body { kind, root, key, at, old }) = Body::decode(body) else {
             return write!(f, "{} bytes that are no tree undo", body.len());
         };
         let shown = key[..key.len().min(24)].escape_ascii();
@@ -140,6 +165,7 @@ impl LogicalUndo for TreeUndo {
         match kind {
             Kind::Insert => write!(f, "tree {root}: \"{shown}\" becomes a ghost"),
             Kind::Update => write!(f, "tree {root}: \"{shown}\" gets {len} bytes back"),
+            Kind::Patch => write!(f, "tree {root}: \"{shown}\" gets {len} bytes back at {at}"),
             Kind::Delete => write!(f, "tree {root}: \"{shown}\" lives again, {len} bytes"),
             Kind::Exchange => write!(f, "tree {root} gets its old content back"),
         }
@@ -153,7 +179,7 @@ impl BTree {
         let Some(cell) = spot.found else {
             return Err(gone(self.pool(), &target, body, "no such cell"));
         };
-        if body.kind != Kind::Insert && !cell.holds(body.old.bytes.len()) {
+        if !body.suits(&cell) {
             return Err(gone(self.pool(), &target, body, "a cell too short for the old value"));
         }
         self.compensate(txn, target, (spot.slot, cell), body)
@@ -174,6 +200,7 @@ impl BTree {
         let ops: &[PageOp<'_>] = match body.kind {
             Kind::Insert => &[make_ghost(slot, &flag)],
             Kind::Update | Kind::Delete => &overwrite(slot, &cell, &header, body.old.bytes),
+            Kind::Patch => &[patch(slot, &cell, body.at, body.old.bytes)],
             Kind::Exchange => unreachable!("`undo` sends exchanges to `exchange_back`"),
         };
         txn.update(&mut [Edit { page: &mut page, ops }], undo);
@@ -204,19 +231,24 @@ mod tests {
         let mut bytes = b"rubbish".to_vec();
         expected.encode(&mut bytes);
         assert_eq!(Body::decode(&bytes), Some(expected));
-        assert_eq!(bytes.len(), body_len(3, 9));
-        assert_eq!(&bytes[..9], b"old value");
-        assert_eq!(Body::decode(&bytes[..10]), None);
+        assert_eq!(bytes, [&[129, 7, 3][..], b"key", b"old value"].concat());
+        for cut in 0..6 {
+            assert_eq!(Body::decode(&bytes[..cut]), None, "cut at {cut}");
+        }
+        let part = Body::patch(PageId::new(300), b"k", 200, b"8 bytes.");
+        let mut patched = Vec::new();
+        part.encode(&mut patched);
+        assert_eq!(patched, [&[4, 0xac, 2, 1, b'k', 200, 1][..], b"8 bytes."].concat());
+        assert_eq!(Body::decode(&patched), Some(part));
         let mut spare = Vec::new();
         Body::new(Kind::Exchange, PageId::new(7), &9_u64.to_le_bytes(), Stored::small(&[]))
             .encode(&mut spare);
-        assert_eq!(spare, [9, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 3]);
-        let mut wrong = bytes.clone();
-        *wrong.last_mut().unwrap() = 9;
-        assert_eq!(Body::decode(&wrong), None);
-        let mut too_long = bytes;
-        let at = too_long.len() - 3;
-        too_long[at..at + 2].copy_from_slice(&u16::MAX.to_le_bytes());
-        assert_eq!(Body::decode(&too_long), None);
+        assert_eq!(spare, [3, 7, 8, 9, 0, 0, 0, 0, 0, 0, 0]);
+        for kind in [5, 9, 128 + 4] {
+            patched[0] = kind;
+            assert_eq!(Body::decode(&patched), None, "kind {kind}");
+        }
+        bytes[2] = 100;
+        assert_eq!(Body::decode(&bytes), None, "a key longer than the body");
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum LargeOld {
 pub(crate) enum Done {
     Nothing,
     Inserted,
-    /// The old value, or its reference, is in the buffer.
+    /// The old value, or its reference, is where the caller wanted it.
     Replaced {
         large: bool,
     },
@@ -61,8 +61,10 @@ pub(super) struct Work<'a> {
     pub(super) key: &'a [u8],
     change: Change<'a>,
     large_old: LargeOld,
-    /// What is logged is built here; the old value stands first, and is left here for the caller.
-    pub(super) buffer: &'a mut Vec<u8>,
+    /// What is logged is built here.
+    pub(super) scratch: Vec<u8>,
+    /// Where the old value goes, if it is wanted.
+    old: Option<&'a mut Vec<u8>>,
     /// Whether gaps of neighbours must be asked for.
     pub(super) gaps: bool,
     /// Log bytes asked for already.
@@ -117,9 +119,10 @@ impl BTree {
         txn: &mut Txn,
         key: &[u8],
         change: Change<'_>,
-        buffer: &mut Vec<u8>,
+        old: &mut Vec<u8>,
     ) -> Result<Done> {
-        match self.write(txn, key, (change, LargeOld::Stop), buffer)? {
+        old.clear();
+        match self.write(txn, key, (change, LargeOld::Stop), Some(old))? {
             Done::Stopped => {
                 let what = "holds a large value in a tree of small ones";
                 Err(corrupt(self.pool(), self.root(), what))
@@ -128,13 +131,13 @@ impl BTree {
         }
     }
 
-    /// Locks `key` and makes the change; the old value, or its reference, stands in `buffer` afterwards.
+    /// Locks `key` and makes the change; the old value, or its reference, goes to `old`.
     pub(crate) fn write(
         &self,
         txn: &mut Txn,
         key: &[u8],
         (change, large_old): (Change<'_>, LargeOld),
-        buffer: &mut Vec<u8>,
+        old: Option<&mut Vec<u8>>,
     ) -> Result<Done> {
         let value_len = match change {
             Change::Put(value) | Change::InsertNew(value) => value.bytes.len(),
@@ -144,10 +147,12 @@ impl BTree {
         if size > limit {
             return Err(Error::TooLarge { what: "entry (key and value)", size, limit });
         }
-        buffer.clear();
         let gaps = self.lock_for_write(txn, key)?;
-        let mut work = Work { txn, key, change, large_old, buffer, gaps, admitted: 0 };
-        retry(|patient| self.attempt(&mut work, patient))
+        let scratch = std::mem::take(txn.scratch());
+        let mut work = Work { txn, key, change, large_old, scratch, old, gaps, admitted: 0 };
+        let done = retry(|patient| self.attempt(&mut work, patient));
+        *work.txn.scratch() = work.scratch;
+        done
     }
 
     fn attempt(&self, work: &mut Work<'_>, patient: bool) -> Attempt<Done> {
@@ -177,6 +182,14 @@ impl BTree {
 }
 
 impl Work<'_> {
+    /// The old value, for a caller who wants it.
+    pub(super) fn give(&mut self, value: Stored<'_>) {
+        if let Some(old) = &mut self.old {
+            old.clear();
+            old.extend_from_slice(value.bytes);
+        }
+    }
+
     /// Log space for the record, before the latch; a latched leaf is given up to ask for it.
     fn admit<'p>(&mut self, target: Target<'p>, payload: usize) -> Attempt<Target<'p>> {
         match target {

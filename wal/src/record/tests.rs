@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::change::ChangesBuilder;
-use crate::frame::check;
+use crate::frame::{FRAME_BYTES_MIN, check};
 use crate::tables::{ActiveTxn, DirtyPage, TxnState};
 use crate::{CHANGE_OVERHEAD, LogId};
 use argali_base::PageId;
@@ -119,23 +119,42 @@ fn a_frame_is_valid_only_in_its_place() {
 #[test]
 fn reserved_and_unknown_kinds_flags_and_padding_are_refused() {
     let good = frame(&Record { txn: TxnId::new(1), prev: Lsn::NONE, body: Body::End });
-    for kind in (0..=255).filter(|kind| *kind != END) {
+    assert_eq!((good.len(), good[KIND_AT]), (FRAME_BYTES_MIN, END | 5 << PADDING_SHIFT));
+    for kind in [0, 7, 9, 10, 11, 12, 13, 14, 15] {
         let mut bad = good.clone();
-        bad[24] = kind;
+        bad[KIND_AT] = kind | 5 << PADDING_SHIFT;
         assert_eq!(Record::decode(&bad), None, "kind {kind}");
     }
-    for (at, value) in [(25, 1), (25, 3), (26, 1), (27, 8), (27, 16), (27, 1)] {
+    for tag in [END, END | 4 << PADDING_SHIFT, END | 7 << PADDING_SHIFT, good[KIND_AT] | LAST] {
         let mut bad = good.clone();
-        bad[at] = value;
-        assert_eq!(Record::decode(&bad), None, "byte {at} = {value}");
+        bad[KIND_AT] = tag;
+        assert_eq!(Record::decode(&bad), None, "tag {tag:08b}");
     }
     let undo = Undo::Logical { owner: Owner(1), body: b"1" };
     let body = Body::Update { changes: Changes::EMPTY, undo };
     let mut padded = frame(&Record { txn: TxnId::new(1), prev: Lsn::NONE, body });
-    assert_eq!(padded.len(), 40);
+    assert_eq!(padded[KIND_AT..], [UPDATE | 2 << PADDING_SHIFT, 1, 0, 3, 0, b'1', 0, 0]);
     assert!(Record::decode(&padded).is_some());
-    padded[39] = 1;
+    padded[15] = 1;
     assert_eq!(Record::decode(&padded), None, "padding that is not zero");
+    padded[15] = 0;
+    // An undo that is none, though bytes follow; and an owner beyond the 255th.
+    padded[11] = 0;
+    assert_eq!(Record::decode(&padded), None, "never undone, and yet an undo");
+    padded[11..14].copy_from_slice(&[0x82, 2, 0]);
+    assert_eq!(Record::decode(&padded), None, "owner 256");
+}
+
+#[test]
+fn the_head_alone_says_which_durable_end_is_claimed() {
+    with_samples(|record| {
+        let bytes = frame(record);
+        let head = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+        assert_eq!(durable_claimed(head), record.body.durable(), "{record:?}");
+    });
+    for len in 0..40 {
+        assert_eq!(durable_claimed(&[0; 40][..len]), None);
+    }
 }
 
 #[test]
@@ -191,20 +210,21 @@ proptest! {
     }
 
     #[test]
-    fn decoding_nonsense_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..8) {
-        let len = bytes.len() as u32;
-        if bytes.len() >= HEADER_BYTES {
+    fn decoding_nonsense_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0_u8..10, last in 0_u8..2) {
+        bytes.truncate(bytes.len() / 8 * 8);
+        if bytes.len() >= FRAME_BYTES_MIN {
             // Get past the first checks more often than chance would.
-            bytes[..4].copy_from_slice(&len.to_le_bytes());
-            bytes[24] = kind;
-            bytes[25] &= 3;
-            bytes[27] &= 9;
+            let words = in_words(bytes.len());
+            bytes[..2].copy_from_slice(&words.to_le_bytes());
+            bytes[KIND_AT] = kind | last << 4;
+            bytes[9..13].iter_mut().for_each(|byte| *byte &= 0x7f);
         }
         if let Some(record) = Record::decode(&bytes) {
             let again = Encoded::new(&record).pieces().concat();
             prop_assert_eq!(again.len(), bytes.len());
-            prop_assert_eq!(&again[HEADER_BYTES..], &bytes[HEADER_BYTES..]);
+            prop_assert_eq!(&again[KIND_AT..], &bytes[KIND_AT..]);
         }
+        let _ = durable_claimed(&bytes);
         let _ = check(&bytes, seed(), AT);
     }
 }
