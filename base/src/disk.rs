@@ -163,6 +163,15 @@ pub trait File: Send + Sync + Debug {
         if read == buf.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
+    /// Fills buffers that follow each other in the file from `offset` on, or fails with `UnexpectedEof`.
+    fn read_run_at(&self, run: &mut [&mut [u8]], mut offset: u64) -> io::Result<()> {
+        for buf in run {
+            self.read_exact_at(buf, offset)?;
+            offset += buf.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Writes all of `buf` at `offset`.
     fn write_all_at(&self, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
         while !buf.is_empty() {

@@ -30,7 +30,7 @@ pub struct Restart;
 
 const WORD: usize = 8;
 /// Bytes of header and slots fetched ahead: the slots of a leaf with rows of 100 bytes.
-const PREFETCHED: usize = 640;
+pub(crate) const PREFETCHED: usize = 640;
 
 /// What a glimpse saw, to be kept for later: [`BufferPool::recall`] makes a glimpse of it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@
 //!                 arena.rs                                frame.rs ──────────── evict.rs
 //!                    ▲
 //!                 repair.rs: what a read does with a damaged page
+//!                 read_ahead.rs: pages brought in before anybody asks
 //! ```
 //!
 //! Steal and no-force (Härder and Reuter 1983): any page may be written before its transaction ends,
@@ -24,7 +25,7 @@
 //!    except on the page being read in.
 //! 4. A page made up by `create` or `write_for_redo` stays only if something was applied to it.
 //!
-//! Left out: pins (a latch is one), read-ahead, more than one replacement policy.
+//! Left out: pins (a latch is one), more than one replacement policy.
 
 mod arena;
 mod dirty;
@@ -35,6 +36,7 @@ mod guard;
 mod image;
 mod latch;
 mod options;
+mod read_ahead;
 mod repair;
 mod stats;
 mod write_back;

@@ -13,6 +13,8 @@ pub struct PoolStats {
     pub hits: u64,
     /// Pages read from disk.
     pub misses: u64,
+    /// Of these, pages read before anybody asked for them.
+    pub read_ahead: u64,
     /// Pages that left the pool clean.
     pub evictions_clean: u64,
     /// Pages that had to be written to make room.
@@ -37,6 +39,7 @@ pub struct PoolStats {
 pub(crate) struct Counters {
     hits: Striped<AtomicU64>,
     pub(crate) misses: AtomicU64,
+    pub(crate) read_ahead: AtomicU64,
     pub(crate) evictions_clean: AtomicU64,
     pub(crate) evictions_dirty: AtomicU64,
     pub(crate) written_back: AtomicU64,
@@ -51,6 +54,7 @@ impl Counters {
         Self {
             hits: Striped::new(|| AtomicU64::new(0)),
             misses: AtomicU64::new(0),
+            read_ahead: AtomicU64::new(0),
             evictions_clean: AtomicU64::new(0),
             evictions_dirty: AtomicU64::new(0),
             written_back: AtomicU64::new(0),
@@ -77,6 +81,7 @@ impl Counters {
         PoolStats {
             hits: self.hits.iter().map(get).sum(),
             misses: get(&self.misses),
+            read_ahead: get(&self.read_ahead),
             evictions_clean: get(&self.evictions_clean),
             evictions_dirty: get(&self.evictions_dirty),
             written_back: get(&self.written_back),

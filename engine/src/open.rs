@@ -297,6 +297,7 @@ impl Stack {
             pool: Arc::clone(&self.pool),
             txns: Arc::clone(&self.txns),
             clock,
+            workers: self.options.redo_workers(),
             mutations: self.options.mutations.recovery,
         }
     }

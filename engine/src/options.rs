@@ -280,8 +280,9 @@ impl Options {
         self
     }
 
-    /// Whether log writer, page cleaner and checkpointer are threads. Default true. Without threads
-    /// their steps run inline at the start of transactions: one client then repeats exactly.
+    /// Whether log writer, page cleaner and checkpointer are threads, and whether a restart uses a thread
+    /// for each processor. Default true. Without threads their steps run inline at the start of
+    /// transactions: one client then repeats exactly.
     #[must_use]
     pub fn background_threads(mut self, threads: bool) -> Self {
         self.background_threads = threads;
@@ -342,6 +343,12 @@ impl Options {
         })
     }
 
+    /// Threads of redo.
+    pub(crate) fn redo_workers(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        if self.background_threads { processors.min(REDO_WORKERS_MAX) } else { 0 }
+    }
+
     pub(crate) fn log_options(&self, segment_bytes: u64) -> LogOptions {
         LogOptions {
             segment_bytes,
@@ -353,6 +360,9 @@ impl Options {
         }
     }
 }
+
+/// More than this, and one thread cannot read the log for all of them.
+const REDO_WORKERS_MAX: usize = 4;
 
 fn demand(holds: bool, what: &'static str, why: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::Invalid { what, why: why() }) }

@@ -210,11 +210,30 @@ impl Pager {
             _ => Error::io("read", FILE, e),
         })?;
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
-        match checksum::verify(into.page(), id, self.options.database) {
+        self.judge(id, into)
+    }
+
+    fn judge(&self, id: PageId, read: &PageBuf) -> Result<Found> {
+        match checksum::verify(read.page(), id, self.options.database) {
             Ok(()) => Ok(Found::Page),
-            Err(_) if into.page().is_zero() => Ok(Found::Never),
-            Err(Bad { lsn, what }) => Err(Error::corrupt(FILE, offset, lsn, what)),
+            Err(_) if read.page().is_zero() => Ok(Found::Never),
+            Err(Bad { lsn, what }) => Err(Error::corrupt(FILE, self.offset(id), lsn, what)),
         }
+    }
+
+    /// Reads the pages from `first` on, as many as there are buffers, with one call to the disk. What each is,
+    /// judged as in [`Pager::read`]; an error when the call failed. All must lie inside the file.
+    pub fn read_run<'b>(
+        &self,
+        first: PageId,
+        into: &'b mut [PageBuf],
+    ) -> Result<impl Iterator<Item = (Result<Found>, &'b PageBuf)>> {
+        let mut bytes: Vec<&mut [u8]> = into.iter_mut().map(PageBuf::bytes_mut).collect();
+        let read = self.file.read_run_at(&mut bytes, self.offset(first));
+        read.map_err(|e| Error::io("read", FILE, e))?;
+        self.counters.reads.fetch_add(into.len() as u64, Ordering::Relaxed);
+        let ids = (first.get()..).map(PageId::new);
+        Ok(ids.zip(&*into).map(|(id, page)| (self.judge(id, page), page)))
     }
 
     /// Writes copies (sorted by id and sealed here): double-write first in that mode. Not durable before

@@ -31,16 +31,20 @@
 //! Chunks of a checkpoint other than the one the master record names are passed over: the scan knows
 //! all they say. Analysis changes nothing, on disk or in the pool.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use argali_base::{Error, Lsn, PageId, Result, TxnId};
 use argali_wal::{
-    ActiveTxn, Body, Changes, CheckpointTables, Control, DirtyPage, Record, RecordBuf, TxnState,
-    Wal,
+    ActiveTxn, Body, Changes, CheckpointTables, Control, DirtyPage, Lent, Record, TxnState, Wal,
 };
+
+use foldhash::fast::FixedState;
 
 use crate::observer::{Event, RecoveryObserver, Silent, tell};
 use crate::{Parts, Report};
+
+/// A dirty page table: page and recLSN.
+pub(crate) type DirtyPages = HashMap<PageId, Lsn, FixedState>;
 
 /// What analysis found out: all that redo and undo need to know about the crash.
 pub(crate) struct History {
@@ -49,7 +53,7 @@ pub(crate) struct History {
     /// Where the log ends.
     pub(crate) end: Lsn,
     /// The dirty page table: page and recLSN.
-    pub(crate) dirty: BTreeMap<PageId, Lsn>,
+    pub(crate) dirty: DirtyPages,
     /// Transactions without vote, commit or end, by id.
     pub(crate) losers: Vec<ActiveTxn>,
     /// Transactions that voted and were not decided, by id.
@@ -78,7 +82,7 @@ pub(crate) fn analyse<O: RecoveryObserver>(
     tell(observer, || Event::AnalysisEnds {
         redo: history.redo,
         losers: history.losers.clone(),
-        dirty: history.dirty.iter().map(|(&page, &rec_lsn)| DirtyPage { page, rec_lsn }).collect(),
+        dirty: sorted(&history.dirty),
     });
     Ok(history)
 }
@@ -92,10 +96,9 @@ fn read<O: RecoveryObserver>(
     let mut tables = Tables::new(control, wal.durable().end());
     tell(observer, || Event::AnalysisBegins { from: tables.from });
     let mut scan = wal.scan(tables.from);
-    let mut buf = RecordBuf::new();
     let mut records = 0;
-    while scan.next(&mut buf)? {
-        tables.see(buf.lsn(), &buf.record(), observer)?;
+    while let Some(Lent { lsn, record }) = scan.lend()? {
+        tables.see(lsn, &record, observer)?;
         records += 1;
     }
     Ok((tables, records))
@@ -107,10 +110,10 @@ struct Tables {
     from: Lsn,
     end: Lsn,
     checkpoint: Progress,
-    txns: BTreeMap<TxnId, ActiveTxn>,
+    txns: HashMap<TxnId, ActiveTxn, FixedState>,
     /// Seen to end before the checkpoint's last chunk (A1); empty afterwards.
     ended: BTreeSet<TxnId>,
-    dirty: BTreeMap<PageId, Lsn>,
+    dirty: DirtyPages,
     winners: u64,
     next_txn: u64,
 }
@@ -133,9 +136,9 @@ impl Tables {
             from: control.checkpoint.max(Lsn::FIRST),
             end,
             checkpoint: if taken { Progress::BeginExpected } else { Progress::Complete },
-            txns: BTreeMap::new(),
+            txns: HashMap::default(),
             ended: BTreeSet::new(),
-            dirty: BTreeMap::new(),
+            dirty: DirtyPages::default(),
             winners: 0,
             next_txn: control.next_txn,
         }
@@ -199,22 +202,19 @@ impl Tables {
     ) -> Result<()> {
         let id = record.txn;
         self.next_txn = self.next_txn.max(id.get() + 1);
-        let known = self.txns.get(&id).map(|txn| txn.last);
-        if known.is_some_and(|last| last != record.prev) {
-            let last = known.unwrap_or_default();
-            return Err(corrupt(
-                lsn,
-                format!("the record follows {} of {id}, whose last record is {last}", record.prev),
-            ));
-        }
         let txn = self.txns.entry(id).or_insert(ActiveTxn {
             txn: id,
             state: TxnState::Running,
             // A transaction seen in mid-life has its first record before the checkpoint: the chunk says.
             first: if record.prev.is_none() { lsn } else { Lsn::NONE },
-            last: lsn,
+            last: record.prev,
             undo_next: lsn,
         });
+        if txn.last != record.prev {
+            let (prev, last) = (record.prev, txn.last);
+            let what = format!("the record follows {prev} of {id}, whose last record is {last}");
+            return Err(corrupt(lsn, what));
+        }
         txn.last = lsn;
         change(txn);
         tell(observer, || Event::Transaction { lsn, txn: *txn });
@@ -290,7 +290,9 @@ impl Tables {
             return Err(corrupt(self.from, "the checkpoint of the master record has no end"));
         }
         let (mut losers, mut in_doubt) = (Vec::new(), Vec::new());
-        for txn in self.txns.into_values() {
+        let mut txns: Vec<ActiveTxn> = self.txns.into_values().collect();
+        txns.sort_unstable_by_key(|txn| txn.txn);
+        for txn in txns {
             if txn.first.is_none() {
                 let what = format!("the checkpoint lacks {}, active since before it", txn.txn);
                 return Err(corrupt(txn.last, what));
@@ -308,6 +310,14 @@ impl Tables {
         let (end, dirty, next_txn) = (self.end, self.dirty, self.next_txn);
         Ok(History { redo, end, dirty, losers, in_doubt, next_txn })
     }
+}
+
+/// A dirty page table as observers get it: by page.
+fn sorted(dirty: &DirtyPages) -> Vec<DirtyPage> {
+    let pages = dirty.iter().map(|(&page, &rec_lsn)| DirtyPage { page, rec_lsn });
+    let mut pages: Vec<DirtyPage> = pages.collect();
+    pages.sort_unstable_by_key(|dirty| dirty.page);
+    pages
 }
 
 /// The transactions in doubt in the log of a closed database, by id. Reads only.

@@ -19,7 +19,9 @@
 //! * `analysis.rs` reads the log from the last complete checkpoint and rebuilds the two tables the
 //!   crash took: transactions and dirty pages.
 //! * `redo.rs` repeats history, losers included, so that pages look as they did at the crash. It
-//!   knows pages and their operations; it has never heard of a tree.
+//!   knows pages and their operations; it has never heard of a tree. `partition.rs` judges and applies,
+//!   fed with `batch.rs`es, by several threads where `workers.rs` has them; `read_ahead.rs` brings in
+//!   the pages meanwhile.
 //! * `undo.rs` takes the losers back in one backward sweep, through the same `undo_one` that rollback
 //!   uses, and logs each step as a CLR, which is never undone itself. That is why a crash during
 //!   restart costs nothing but time.
@@ -42,18 +44,21 @@
 //! * **R6** A transaction in doubt is neither winner nor loser. Its locks are taken again before undo
 //!   begins, and so before anybody else can ask for them.
 //!
-//! Left out: parallel redo and reading ahead (they belong in the pool), and opening the database before
-//! undo is over.
+//! Left out: opening the database before undo is over.
 
 mod analysis;
+mod batch;
 mod chain;
 mod checkpoint;
 mod observer;
+mod partition;
 mod policy;
+mod read_ahead;
 mod redo;
 mod repair;
 mod retention;
 mod undo;
+mod workers;
 
 use std::time::Duration;
 
@@ -82,6 +87,8 @@ pub struct Parts {
     pub txns: Arc<TxnManager>,
     /// For the times in the reports.
     pub clock: Clock,
+    /// Threads of redo; 0: none but its own, and a restart makes the same disk calls each time.
+    pub workers: usize,
     /// Rules broken on purpose, in tests only.
     #[doc(hidden)]
     pub mutations: Mutations,
@@ -103,12 +110,22 @@ pub struct Mutations {
     pub winners_only_redo: bool,
     /// Redo applies a record whatever the page says.
     pub redo_ignores_page_lsn: bool,
+    /// A worker gets whole records, not the changes of its pages.
+    pub redo_partitioned_by_record: bool,
     /// Checkpoints record an empty dirty page table.
     pub checkpoint_without_dirty_table: bool,
     /// The log is truncated below the checkpoint, whoever still needs it.
     pub early_truncation: bool,
     /// Transactions in doubt are undone like losers.
     pub prepared_are_losers: bool,
+}
+
+impl Mutations {
+    /// A redo that skips or repeats records on purpose breaks the chain at once; a test that wants to
+    /// see what the rule protects has to look past that.
+    pub(crate) fn break_chains(self) -> bool {
+        self.winners_only_redo || self.redo_ignores_page_lsn
+    }
 }
 
 /// What one pass did.

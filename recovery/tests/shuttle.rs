@@ -1,10 +1,12 @@
-//! Checkpoints beside writers, under every interleaving the scheduler can think of, and then a power cut.
+//! Checkpoints beside writers, and redo by workers, under every interleaving the scheduler can think of.
 //!
 //! ```text
 //!  writer 0    +1 on page 0 ── commit ── +1 on page 1 ── (never ends)
 //!  writer 1    +1 on page 1 ── commit ── +1 on page 0 ── (never ends)      ─► power cut ─► restart:
 //!  checkpoint  flush old, then nothing                                        each page holds exactly 1
 //! ```
+//!
+//! The restart itself may have workers, and threads that read ahead: whoever comes first, the pages are the same.
 //!
 //! The two tables are read while both writers append; whatever falls between a table and the log behind
 //! the checkpoint's begin record is an addition lost, or a loser's that nobody takes back.
@@ -82,4 +84,23 @@ fn a_checkpoint_beside_writers_loses_nothing() {
 #[should_panic(expected = "was lost")]
 fn a_checkpoint_without_its_dirty_table_is_found() {
     explore(|config| config.broken.recovery.checkpoint_without_dirty_table = true);
+}
+
+fn by_workers(config: &mut Config) {
+    config.workers = 2;
+    config.frames = 64; // room to read ahead
+}
+
+#[test]
+fn redo_by_workers_repeats_history() {
+    explore(by_workers);
+}
+
+#[test]
+#[should_panic(expected = "was lost")]
+fn changes_given_out_by_record_are_found() {
+    explore(|config| {
+        by_workers(config);
+        config.broken.recovery.redo_partitioned_by_record = true;
+    });
 }

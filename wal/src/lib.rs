@@ -86,7 +86,7 @@ pub use control::{Control, ControlFile};
 pub use copy::LogCopy;
 pub use hold::Hold;
 pub use options::{Holder, LogId, LogOptions, LogStats, Mutations, RECORD_BYTES_MAX};
-pub use read::{RecordBuf, Scan, ScanBack};
+pub use read::{Lent, RecordBuf, Scan, ScanBack};
 pub use record::{Body, Owner, RECORD_OVERHEAD, Record, Undo};
 pub use tables::{ActiveTxn, CheckpointTables, DirtyPage, TxnState};
 

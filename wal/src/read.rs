@@ -7,7 +7,9 @@
 //! ```
 //!
 //! A [`RecordBuf`] is reused from record to record, and so is the window: reading allocates nothing per
-//! record. Below the durable end every record must be whole; one that is not is `Corrupt`.
+//! record. Below the durable end every record must be whole; one that is not is `Corrupt`. Restart, which
+//! reads each record once and keeps none, has them lent to it where they lie in the window
+//! ([`Scan::lend`]): nothing is copied, and each is decoded once.
 
 use argali_base::{Lsn, Result};
 
@@ -22,6 +24,9 @@ const SCAN_BYTES_MIN: usize = 32 << 10;
 const SCAN_BYTES_MAX: usize = 256 << 10;
 /// Read around a single record.
 const SINGLE_BYTES: usize = 16 << 10;
+
+/// Why a whole frame may still say nothing.
+const UNKNOWN: &str = "record of a kind or shape this version does not know";
 
 /// One record read from the log, with the bytes it borrows from. Reused from record to record.
 #[derive(Debug, Default)]
@@ -78,10 +83,7 @@ impl RecordBuf {
             .get(2..4)
             .and_then(|bytes| bytes.try_into().ok())
             .map_or(0, |words| u32::from(u16::from_le_bytes(words)) * 8);
-        match Record::decode(&self.bytes) {
-            Some(_) => Ok(()),
-            None => Err("record of a kind or shape this version does not know"),
-        }
+        Record::decode(&self.bytes).map(drop).ok_or(UNKNOWN)
     }
 }
 
@@ -199,7 +201,7 @@ impl Wal {
 
     /// Forward from the record at `from`; ends at the end of the log.
     pub fn scan(&self, from: Lsn) -> Scan<'_> {
-        Scan { wal: self, next: from, window: Window::for_scan() }
+        Scan { wal: self, next: from, window: Window::for_scan(), young: RecordBuf::new() }
     }
 
     /// Backward from the record at `from`, that one included; ends at the first record kept.
@@ -225,6 +227,19 @@ impl Wal {
         window: &mut Window,
         direction: Direction,
     ) -> Result<()> {
+        let bytes = self.frame_in_file(lsn, window, direction)?;
+        buf.bytes.clear();
+        buf.bytes.extend_from_slice(bytes);
+        buf.accept(lsn).map_err(|what| self.segments().corrupt(lsn, what))
+    }
+
+    /// The whole frame at `lsn`, its CRC checked, where it lies in the window.
+    fn frame_in_file<'w>(
+        &self,
+        lsn: Lsn,
+        window: &'w mut Window,
+        direction: Direction,
+    ) -> Result<&'w [u8]> {
         let (durable, first) = (self.durable().end(), self.first());
         let segments = self.segments();
         if lsn < first || lsn >= durable || !lsn.get().is_multiple_of(8) {
@@ -238,9 +253,7 @@ impl Wal {
         let len = frame::plausible_len(head).map_err(bad)?;
         let whole = window.get(direction, segments, (at, len), limit)?;
         frame::check(whole, self.seed(), lsn).map_err(bad)?;
-        buf.bytes.clear();
-        buf.bytes.extend_from_slice(whole);
-        buf.accept(lsn).map_err(bad)
+        Ok(whole)
     }
 }
 
@@ -250,6 +263,17 @@ pub struct Scan<'w> {
     wal: &'w Wal,
     next: Lsn,
     window: Window,
+    /// A lent record that only the ring has.
+    young: RecordBuf,
+}
+
+/// A record lent by a [`Scan`].
+#[derive(Clone, Copy, Debug)]
+pub struct Lent<'s> {
+    /// Where it stands.
+    pub lsn: Lsn,
+    /// What it says.
+    pub record: Record<'s>,
 }
 
 impl Scan<'_> {
@@ -266,6 +290,21 @@ impl Scan<'_> {
         self.wal.read_onward(self.next, buf, &mut self.window, Direction::Forward)?;
         self.next = buf.end();
         Ok(true)
+    }
+
+    /// As [`Scan::next`], but the record stays where it lies until the next call; `None` at the end.
+    pub fn lend(&mut self) -> Result<Option<Lent<'_>>> {
+        let lsn = self.next;
+        if !self.wal.durable().covers(lsn) {
+            let mut young = std::mem::take(&mut self.young);
+            let found = self.next(&mut young);
+            self.young = young;
+            return Ok(found?.then(|| Lent { lsn, record: self.young.record() }));
+        }
+        let frame = self.wal.frame_in_file(lsn, &mut self.window, Direction::Forward)?;
+        let record = Record::decode(frame).ok_or_else(|| self.wal.segments().corrupt(lsn, UNKNOWN));
+        self.next = lsn.advance(frame.len() as u64);
+        Ok(Some(Lent { lsn, record: record? }))
     }
 }
 

@@ -4,6 +4,7 @@
 //!  write_at  pwrite      sync      fdatasync (contents and, when it grew, the length)
 //!  batch     pwritev     sync_dir  fsync of the directory: its error is a failed sync
 //!  read_at   pread       lock      flock, so it dies with the process
+//!  run       preadv
 //!  write_through   one pwrite past the OS cache, where the directory is meant for it
 //! ```
 //!
@@ -15,7 +16,7 @@
 //! writes zeros instead: a sync into unwritten extents costs twice).
 
 use std::fs::{self, OpenOptions, TryLockError};
-use std::io::{self, IoSlice, Read as _, Write as _};
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -282,6 +283,24 @@ impl File for OsFile {
 
     fn alignment(&self) -> usize {
         self.alignment
+    }
+
+    fn read_run_at(&self, run: &mut [&mut [u8]], mut offset: u64) -> io::Result<()> {
+        for part in run.chunks_mut(MAX_SLICES) {
+            let wanted: usize = part.iter().map(|buf| buf.len()).sum();
+            let mut slices: Vec<IoSliceMut<'_>> =
+                part.iter_mut().map(|buf| IoSliceMut::new(buf)).collect();
+            // A short count or an interruption is rare: read again, buffer by buffer.
+            if rustix::io::preadv(&self.file, &mut slices, offset) != Ok(wanted) {
+                for buf in &mut *slices {
+                    self.read_exact_at(buf, offset)?;
+                    offset += buf.len() as u64;
+                }
+                continue;
+            }
+            offset += wanted as u64;
+        }
+        Ok(())
     }
 
     fn write_batch(&self, batch: &[(u64, &[u8])]) -> io::Result<()> {

@@ -26,10 +26,13 @@ pub const FIRST_APPENDED: u16 = 3;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub torn_pages: TornPages,
-    /// Data pages; the pool has 8 frames, so more than 8 means steal.
+    /// Data pages; the pool has 8 frames if nothing else is said, so more than 8 means steal.
     pub pages: usize,
+    pub frames: usize,
     pub segment_bytes: u64,
     pub log_limit_bytes: u64,
+    /// Threads of redo.
+    pub workers: usize,
     pub broken: Broken,
 }
 
@@ -49,8 +52,10 @@ impl Config {
         Self {
             torn_pages,
             pages: 12,
+            frames: 8,
             segment_bytes: 8 << 10,
             log_limit_bytes: 512 << 10,
+            workers: 0,
             broken: Broken::default(),
         }
     }
@@ -87,7 +92,8 @@ impl Config {
     }
 
     fn pool(&self) -> PoolOptions {
-        PoolOptions { frames: 8, clean_percent: 25, batch_pages: 4, mutations: self.broken.pool }
+        let mutations = self.broken.pool;
+        PoolOptions { frames: self.frames, clean_percent: 25, batch_pages: 4, mutations }
     }
 }
 
@@ -284,7 +290,8 @@ impl Config {
         let txns = TxnManager::new(wal.clone(), pool.clone(), next_txn);
         txns.set_mutations(self.broken.txn);
         let mutations = self.broken.recovery;
-        Parts { control, wal, pool, txns, clock: Clock::manual(), mutations }
+        let (clock, workers) = (Clock::manual(), self.workers);
+        Parts { control, wal, pool, txns, clock, workers, mutations }
     }
 }
 

@@ -1,0 +1,180 @@
+//! A partition of the pages, and redo of the changes that fall into it.
+//!
+//! Three filters before a change is applied, cheapest first, each with its own counter:
+//!
+//! | question                                  | no means                                | cost        |
+//! | ----------------------------------------- | --------------------------------------- | ----------- |
+//! | is the page in the dirty page table?      | all its changes are on disk             | a look-up   |
+//! | is the record at or past its recLSN?      | this change is on disk                  | nothing     |
+//! | is pageLSN below the record's LSN?        | this change is in the page              | a page read |
+//!
+//! When a change is applied, the page must be at the record's `page_prev` (R2, in `chain.rs`): a gap means that
+//! the disk lost a write it had acknowledged. A page never written or torn is legal only before an operation
+//! that overwrites it; torn elsewhere, it is rebuilt by `repair.rs` where that reaches.
+//!
+//! A pageLSN at or past the end of the log proves that the log is shorter than it was: the page could
+//! only be written once its record was durable. Then the "tail" is damage, and restart must not go on
+//! to erase it.
+
+use std::collections::HashMap;
+
+use argali_base::sync::Arc;
+use argali_base::{Error, Lsn, PageId, Result};
+use argali_buffer_pool::{BufferPool, PageWrite};
+use argali_wal::Change;
+use foldhash::fast::FixedState;
+
+use crate::analysis::{DirtyPages, corrupt};
+use crate::batch::Batch;
+use crate::chain::{Fit, Step};
+use crate::observer::RedoDecision;
+use crate::{Mutations, Parts, Report};
+
+/// So many changes ahead of its turn, the processor is asked to fetch a page.
+const FETCH_AHEAD: usize = 6;
+
+/// The dirty pages of one partition, and what was done to them so far.
+pub(crate) struct Partition {
+    pool: Arc<BufferPool>,
+    mutations: Mutations,
+    /// Where the log ends.
+    end: Lsn,
+    dirty: HashMap<PageId, DirtyPage, FixedState>,
+    counts: Counts,
+}
+
+struct DirtyPage {
+    rec_lsn: Lsn,
+    changed: bool,
+}
+
+/// Decisions of redo, by kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    applied: u64,
+    not_dirty: u64,
+    before_rec_lsn: u64,
+    page_newer: u64,
+    pages_changed: u64,
+}
+
+/// A change that could not be redone.
+pub(crate) struct Failure {
+    pub(crate) lsn: Lsn,
+    pub(crate) error: Error,
+}
+
+impl Partition {
+    /// All pages of `dirty`; the log ends at `end`.
+    pub(crate) fn new(parts: &Parts, end: Lsn, dirty: &DirtyPages) -> Self {
+        let fresh = |(&page, &rec_lsn)| (page, DirtyPage { rec_lsn, changed: false });
+        Self {
+            pool: Arc::clone(&parts.pool),
+            mutations: parts.mutations,
+            end,
+            dirty: dirty.iter().map(fresh).collect(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// As [`Partition::new`], but a partition for each of `parts.workers`.
+    pub(crate) fn cut(parts: &Parts, end: Lsn, dirty: &DirtyPages) -> Vec<Self> {
+        if parts.mutations.redo_partitioned_by_record {
+            return (0..parts.workers).map(|_| Self::new(parts, end, dirty)).collect();
+        }
+        let mut cut = vec![DirtyPages::default(); parts.workers];
+        for (&page, &rec_lsn) in dirty {
+            cut[Self::of(page, parts.workers)].insert(page, rec_lsn);
+        }
+        cut.iter().map(|dirty| Self::new(parts, end, dirty)).collect()
+    }
+
+    /// Which of `count` partitions `page` is in.
+    pub(crate) fn of(page: PageId, count: usize) -> usize {
+        // Mixed, so that no pattern in the page ids keeps one worker busy and the others idle.
+        let mixed = page.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        (mixed % count as u64) as usize
+    }
+
+    /// Redoes the changes of a batch, in order, and tells what was decided about each.
+    pub(crate) fn redo(
+        &mut self,
+        batch: &Batch,
+        mut decided: impl FnMut(Lsn, &Change<'_>, RedoDecision),
+    ) -> Result<(), Failure> {
+        for (at, (lsn, change)) in batch.iter().enumerate() {
+            if let Some(page) = batch.page(at + FETCH_AHEAD) {
+                self.pool.prefetch(page);
+            }
+            let decision = self.change(lsn, &change).map_err(|error| Failure { lsn, error })?;
+            self.counts.add(decision);
+            decided(lsn, &change, decision);
+        }
+        Ok(())
+    }
+
+    /// The three filters, then the change.
+    fn change(&mut self, lsn: Lsn, change: &Change<'_>) -> Result<RedoDecision> {
+        let Some(dirty) = self.dirty.get_mut(&change.page) else {
+            return Ok(RedoDecision::NotDirty);
+        };
+        let rec_lsn = dirty.rec_lsn;
+        if lsn < rec_lsn {
+            return Ok(RedoDecision::BeforeRecLsn { rec_lsn });
+        }
+        let step = Step::decode(lsn, change)?;
+        let mut page = self.pool.write_for_redo(change.page, step.overwrites())?;
+        let page_lsn = page.page().lsn();
+        if page_lsn >= self.end {
+            return Err(past_the_end(&page, self.end));
+        }
+        match step.fit(page_lsn) {
+            Fit::Contained if !self.mutations.redo_ignores_page_lsn => {
+                return Ok(RedoDecision::PageIsNewer { page_lsn });
+            }
+            Fit::Gap(expected) if !self.mutations.break_chains() => {
+                return Err(lost_write(&page, lsn, expected)); // R2
+            }
+            Fit::Contained | Fit::Next | Fit::Gap(_) => {}
+        }
+        page.dirty_from(rec_lsn); // R3
+        page.apply_in_redo(&step.ops, lsn).map_err(|why| step.refused(&why))?;
+        self.counts.pages_changed += u64::from(!std::mem::replace(&mut dirty.changed, true));
+        Ok(RedoDecision::Applied)
+    }
+
+    /// Adds what was done to the report.
+    pub(crate) fn report(&self, report: &mut Report) {
+        report.applied += self.counts.applied;
+        report.skipped_not_dirty += self.counts.not_dirty;
+        report.skipped_before_rec_lsn += self.counts.before_rec_lsn;
+        report.skipped_page_newer += self.counts.page_newer;
+        report.redo.pages += self.counts.pages_changed;
+    }
+}
+
+impl Counts {
+    fn add(&mut self, decision: RedoDecision) {
+        *match decision {
+            RedoDecision::Applied => &mut self.applied,
+            RedoDecision::NotDirty => &mut self.not_dirty,
+            RedoDecision::BeforeRecLsn { .. } => &mut self.before_rec_lsn,
+            RedoDecision::PageIsNewer { .. } => &mut self.page_newer,
+        } += 1;
+    }
+}
+
+fn past_the_end(page: &PageWrite<'_>, end: Lsn) -> Error {
+    let (id, page_lsn) = (page.id(), page.page().lsn());
+    let what = format!("{id} is at {page_lsn}, so the log reached past {end}, where it ends now");
+    corrupt(end, what)
+}
+
+fn lost_write(page: &PageWrite<'_>, lsn: Lsn, expected: Lsn) -> Error {
+    let (id, page_lsn) = (page.id(), page.page().lsn());
+    let size = page.page().bytes().len() as u64;
+    let what = format!(
+        "a write of {id} was lost: the page is at {page_lsn}, the record at {lsn} follows {expected}"
+    );
+    Error::corrupt("data", id.get().saturating_mul(size), Some(page_lsn), what)
+}
