@@ -15,16 +15,19 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Reads from the front of `bytes`.
+    #[inline]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
     /// What has not been read yet.
+    #[inline]
     pub const fn rest(&self) -> &'a [u8] {
         self.bytes
     }
 
     /// Whether everything has been read.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -3,7 +3,8 @@
 //! ```text
 //!  lock file ─► control ─► Wal::open ─► Pager::open ─► pool ─► txns ─► space, undo handlers
 //!                          (sync, judge  (sync, repair     │
-//!                           the end)      torn pages)      ▼
+//!                           the end,      torn pages)      ▼
+//!                           analysis)
 //!        background ◄─ pending frees ◄─ restart, or nothing after a clean shutdown
 //! ```
 //!
@@ -23,7 +24,9 @@ use argali_base::sync::{Arc, Clock};
 use argali_base::{Disk, Error, Health, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
-use argali_recovery::{Parts, RecoveryObserver, Repairer, Report, Restarted, Silent, restart};
+use argali_recovery::{
+    Analysis, Parts, RecoveryObserver, Repairer, Report, Restarted, Silent, restart,
+};
 use argali_txn::{TxnManager, UndoHandlers};
 use argali_wal::{Control, ControlFile, Wal};
 
@@ -94,7 +97,8 @@ impl Options {
             return Err(Error::NoDatabase { path: disk.describe() });
         }
         let lock = disk.lock_shared(LOCK).map_err(in_use)?;
-        let engine = Stack::open(self, &disk, Access::ReadOnly)?.read_only()?;
+        let (stack, _) = Stack::open(self, &disk, Access::ReadOnly)?;
+        let engine = stack.read_only()?;
         Ok(Db::new(Shared::new(engine, lock, None)?))
     }
 
@@ -118,7 +122,10 @@ impl Options {
         }
         let lock = take_lock(disk.as_ref())?;
         let engine = match look(disk.as_ref())? {
-            Found::Database => Stack::open(self, disk, Access::ReadWrite)?.restart(observer)?,
+            Found::Database => {
+                let (stack, analysis) = Stack::open(self, disk, Access::ReadWrite)?;
+                stack.restart(analysis, observer)?
+            }
             Found::Nothing | Found::Unfinished => create(self, disk)?,
         };
         Ok(Db::new(Shared::new(engine, Some(lock), directory)?))
@@ -177,15 +184,19 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    fn open(options: Options, disk: &Arc<dyn Disk>, access: Access) -> Result<Self> {
+    /// The layers, and what was seen of the log while its end was looked for: the first pass of a restart.
+    fn open(options: Options, disk: &Arc<dyn Disk>, access: Access) -> Result<(Self, Analysis)> {
         let writable = access == Access::ReadWrite;
         let control = ControlFile::open(Arc::clone(disk), writable)?;
         let now = control.get();
         options.validate_for(now.page_size, now.segment_bytes)?;
         let health = Health::new();
         let (log, pages) = (options.log_options(now.segment_bytes), options.pager_options(&now)?);
+        let mut analysis = Analysis::begin(&now, Clock::system());
         let (wal, pager) = if writable {
-            let wal = Wal::open(Arc::clone(disk), &now, log, health.clone())?;
+            let see = |lsn, frame: &[u8]| analysis.see(lsn, frame);
+            let wal = Wal::open_reading(Arc::clone(disk), &now, log, health.clone(), see)?;
+            analysis.end(wal.end());
             (wal, Pager::open(Arc::clone(disk), pages, health.clone())?)
         } else {
             let wal = Wal::open_read_only(Arc::clone(disk), &now, log)?;
@@ -201,7 +212,7 @@ impl Stack {
         let mut stack = Self { options, control, wal, pager, pool, txns, space, repairer, health };
         stack.register_undo();
         stack.install_repairer()?;
-        Ok(stack)
+        Ok((stack, analysis))
     }
 
     pub(crate) fn register_undo(&self) {
@@ -253,7 +264,7 @@ impl Stack {
         Ok(())
     }
 
-    fn restart<O: RecoveryObserver>(self, observer: &mut O) -> Result<Engine> {
+    fn restart<O: RecoveryObserver>(self, analysis: Analysis, observer: &mut O) -> Result<Engine> {
         let clean = self.is_clean();
         if clean {
             self.check_data_file()?;
@@ -267,7 +278,7 @@ impl Stack {
             let report = Report { total_time: begun.now(), ..Report::default() };
             Restarted { report, in_doubt: Vec::new() }
         } else {
-            restart(&self.parts(Clock::system()), observer)?
+            restart(&self.parts(Clock::system()), analysis, observer)?
         };
         let engine = Engine::new(self, report, false);
         let mut theirs = Vec::new();

@@ -28,11 +28,17 @@
 //! **A3** Each record of a transaction names its predecessor, so a record missing from the middle of
 //! the log cannot go unseen.
 //!
+//! Whoever opens the log reads the same records to find its end; given them then ([`Analysis::see`]), analysis
+//! reads nothing itself. Observed, or when anything is odd about what it was given, it reads the log
+//! as if nobody had, and that is the pass whose decisions and errors count.
+//!
 //! Chunks of a checkpoint other than the one the master record names are passed over: the scan knows
 //! all they say. Analysis changes nothing, on disk or in the pool.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
+use argali_base::sync::Clock;
 use argali_base::{Error, Lsn, PageId, Result, TxnId};
 use argali_wal::{
     ActiveTxn, Body, Changes, CheckpointTables, Control, DirtyPage, Lent, Record, TxnState, Wal,
@@ -62,14 +68,59 @@ pub(crate) struct History {
     pub(crate) next_txn: u64,
 }
 
-/// Runs the pass.
+/// The first pass, made while the log is opened.
+pub struct Analysis {
+    tables: Tables,
+    records: u64,
+    /// Something did not fit.
+    odd: bool,
+    clock: Clock,
+    begun: Duration,
+    time: Duration,
+}
+
+impl Analysis {
+    /// Before the first record: the log is about to be opened by this control file.
+    pub fn begin(control: &Control, clock: Clock) -> Self {
+        let tables = Tables::new(control, Lsn::NONE);
+        let begun = clock.now();
+        Self { tables, records: 0, odd: false, clock, begun, time: Duration::ZERO }
+    }
+
+    /// The next frame of the log; for [`Wal::open_reading`].
+    pub fn see(&mut self, lsn: Lsn, frame: &[u8]) {
+        self.records += 1;
+        let record = Record::decode(frame);
+        let seen = record.is_some_and(|record| self.tables.see(lsn, &record, &mut Silent).is_ok());
+        self.odd |= !seen;
+    }
+
+    /// The log is open and ends at `end`.
+    pub fn end(&mut self, end: Lsn) {
+        self.tables.end = end;
+        self.time = self.clock.now().saturating_sub(self.begun);
+    }
+
+    /// How long the log was read.
+    pub(crate) const fn time(&self) -> Duration {
+        self.time
+    }
+}
+
+/// Runs the pass, or takes it as it was made before.
 pub(crate) fn analyse<O: RecoveryObserver>(
     parts: &Parts,
+    made: Analysis,
     report: &mut Report,
     observer: &mut O,
 ) -> Result<History> {
     let begun = parts.clock.now();
-    let (tables, records) = read(&parts.control.get(), &parts.wal, observer)?;
+    let (tables, records) = if made.odd || observer.wants() {
+        read(&parts.control.get(), &parts.wal, observer)?
+    } else {
+        report.analysis.time = made.time;
+        (made.tables, made.records)
+    };
     report.analysis.records = records;
     report.analysis.from = tables.from;
     report.analysis.to = tables.end;
@@ -78,7 +129,7 @@ pub(crate) fn analyse<O: RecoveryObserver>(
     report.winners = tables.winners;
     let history = tables.finish(parts.mutations.prepared_are_losers)?;
     report.losers = history.losers.iter().map(|loser| loser.txn).collect();
-    report.analysis.time = parts.since(begun);
+    report.analysis.time += parts.since(begun);
     tell(observer, || Event::AnalysisEnds {
         redo: history.redo,
         losers: history.losers.clone(),

@@ -68,7 +68,7 @@ use argali_buffer_pool::BufferPool;
 use argali_txn::{Prepared, TxnManager};
 use argali_wal::{ControlFile, Wal};
 
-pub use analysis::in_doubt;
+pub use analysis::{Analysis, in_doubt};
 pub use checkpoint::{CheckpointReport, Checkpointer};
 pub use observer::{Event, RecoveryObserver, RedoDecision, Silent};
 pub use policy::{CheckpointPolicy, Flush, Never, Observed, Standard};
@@ -191,6 +191,8 @@ pub struct Restarted {
 /// Analysis, redo, undo, checkpoint (ARIES, section 6). Call it once, on a log just opened, with an
 /// empty pool and the undo handlers set; afterwards the log takes records.
 ///
+/// `analysis` is the first pass as it was made while the log was opened.
+///
 /// A clean-shutdown mark that holds makes it return at once. A crash during it, at any point and any
 /// number of times, costs only the repetition: undo goes on where its last durable CLR says.
 ///
@@ -198,8 +200,12 @@ pub struct Restarted {
 /// `Corrupt` when the log's chain, a checkpoint or a page contradicts the log: a page at or past the
 /// end of the log, a page that misses a change it should have, a table that misses a transaction.
 /// Anything the parts return. After an error the database stays closed; nothing is lost by trying again.
-pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<Restarted> {
-    let begun = parts.clock.now();
+pub fn restart<O: RecoveryObserver>(
+    parts: &Parts,
+    analysis: Analysis,
+    observer: &mut O,
+) -> Result<Restarted> {
+    let (begun, looked) = (parts.clock.now(), analysis.time());
     if parts.control.get().clean_end == Some(parts.wal.durable().end()) {
         parts.wal.resume()?;
         let report = Report { total_time: parts.since(begun), ..Report::default() };
@@ -207,7 +213,7 @@ pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<R
     }
     let mut report = Report { recovered: true, ..Report::default() };
     report.pages_repaired = parts.pool.pager().stats().repaired;
-    let history = analysis::analyse(parts, &mut report, observer)?;
+    let history = analysis::analyse(parts, analysis, &mut report, observer)?;
     redo::repeat_history(parts, &history, &mut report, observer)?;
     parts.wal.resume()?; // R1
     parts.txns.raise_next_txn(history.next_txn);
@@ -215,7 +221,7 @@ pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<R
     undo::take_back_losers(parts, &history, &mut report, observer)?;
     let checkpoint = Checkpointer::new(parts.clone()).checkpoint(Flush::Nothing)?;
     report.checkpoint_time = checkpoint.time;
-    report.total_time = parts.since(begun);
+    report.total_time = parts.since(begun) + looked;
     observer::tell(observer, || Event::Finished { end: checkpoint.end });
     Ok(Restarted { report, in_doubt })
 }

@@ -41,17 +41,23 @@ pub(crate) struct End {
     pub(crate) prev_len: u32,
 }
 
-/// Reads from the checkpoint on and judges the first bad frame.
-pub(crate) fn find(segments: &Segments, seed: Seed, control: &Control) -> Result<End> {
+/// Reads from the checkpoint on, gives each frame to `see`, and judges the first bad one.
+pub(crate) fn find(
+    segments: &Segments,
+    seed: Seed,
+    control: &Control,
+    mut see: impl FnMut(Lsn, &[u8]),
+) -> Result<End> {
     let start = if control.checkpoint.is_none() { Lsn::FIRST } else { control.checkpoint };
     check_kept(segments, control.log_first, start)?;
     let mut window = Window::for_scan();
     let mut end = End { lsn: start, prev_len: 0 };
     loop {
         match next_frame(segments, &mut window, seed, end)? {
-            Ok(header) => {
-                end.lsn = end.lsn.advance(header.len as u64);
-                end.prev_len = header.len as u32;
+            Ok(frame) => {
+                see(end.lsn, frame);
+                end.lsn = end.lsn.advance(frame.len() as u64);
+                end.prev_len = frame.len() as u32;
             }
             Err(what) => {
                 judge((segments, &mut window), seed, control, (end.lsn, what))?;
@@ -74,22 +80,22 @@ fn check_kept(segments: &Segments, first: Lsn, start: Lsn) -> Result<()> {
     Ok(())
 }
 
-fn next_frame(
+fn next_frame<'w>(
     segments: &Segments,
-    window: &mut Window,
+    window: &'w mut Window,
     seed: Seed,
     at: End,
-) -> Result<Result<frame::Header, &'static str>> {
+) -> Result<Result<&'w [u8], &'static str>> {
     let lsn = at.lsn.get();
     let len =
         match frame::plausible_len(window.forward(segments, (lsn, FRAME_BYTES_MIN), u64::MAX)?) {
             Ok(len) => len,
             Err(what) => return Ok(Err(what)),
         };
-    let checked = frame::check(window.forward(segments, (lsn, len), u64::MAX)?, seed, at.lsn);
-    Ok(checked.and_then(|header| {
+    let frame = window.forward(segments, (lsn, len), u64::MAX)?;
+    Ok(frame::check(frame, seed, at.lsn).and_then(|header| {
         if at.prev_len == 0 || header.prev_len == at.prev_len {
-            Ok(header)
+            Ok(frame)
         } else {
             Err("record does not follow the one before it")
         }

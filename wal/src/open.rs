@@ -53,13 +53,25 @@ impl Wal {
         options: LogOptions,
         health: Health,
     ) -> Result<Self> {
+        Self::open_reading(disk, control, options, health, |_, _| ())
+    }
+
+    /// As [`Wal::open`]; gives `see` each whole frame from `control.checkpoint` to the end, which is judged
+    /// only afterwards. Looking for the end reads what the first pass of a restart reads.
+    pub fn open_reading(
+        disk: Arc<dyn Disk>,
+        control: &Control,
+        options: LogOptions,
+        health: Health,
+        see: impl FnMut(Lsn, &[u8]),
+    ) -> Result<Self> {
         let trusting = options.mutations.skip_first_sync;
         let how = How::of(control, options, health, OpenMode::Existing);
         Self::judged(disk, how, control.log_first, |segments, seed| {
             if !trusting {
                 sync_unproven(segments, control)?;
             }
-            end::find(segments, seed, control)
+            end::find(segments, seed, control, see)
         })
     }
 
@@ -71,7 +83,7 @@ impl Wal {
     ) -> Result<Self> {
         let how = How::of(control, options, Health::new(), OpenMode::ReadOnly);
         Self::judged(disk, how, control.log_first, |segments, seed| {
-            end::find(segments, seed, control)
+            end::find(segments, seed, control, |_, _| ())
         })
     }
 
