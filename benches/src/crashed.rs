@@ -76,9 +76,9 @@ impl Crash {
     }
 
     /// Restarts a copy of what is left, which stays as it is; the report of that restart.
-    pub fn recover(&self) -> anyhow::Result<Report> {
+    pub fn recover(&self, files: Files) -> anyhow::Result<Report> {
         let trial = self.path.with_extension("trial");
-        copy_dir(&self.path, &trial).context("copying the database")?;
+        copy_dir(&self.path, &trial, files).context("copying the database")?;
         let db = options().open(&trial)?;
         let report = db.recovery().clone();
         ensure!(report.recovered, "there was nothing to recover");
@@ -88,21 +88,34 @@ impl Crash {
     }
 }
 
+/// Where a restart finds the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// In the system's cache.
+    Warm,
+    /// On the device.
+    Cold,
+}
+
 fn options() -> Options {
     Options::new().cache_bytes(256 << 20).log_limit_bytes(8 << 30)
 }
 
-fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {
+fn copy_dir(from: &Path, to: &Path, files: Files) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type()?.is_dir() {
-            copy_dir(&source, &target)?;
+            copy_dir(&source, &target, files)?;
         } else {
             fs::copy(&source, &target)?;
             // What the copy left in the cache must not be written during the measurement.
-            File::open(&target)?.sync_all()?;
+            let copy = File::open(&target)?;
+            copy.sync_all()?;
+            if files == Files::Cold {
+                rustix::fs::fadvise(&copy, 0, None, rustix::fs::Advice::DontNeed)?;
+            }
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ mod pairs;
 mod raw;
 
 pub use bank::Bank;
-pub use crashed::Crash;
+pub use crashed::{Crash, Files};
 pub use fixture::{ROWS, Rows, key, value};
 pub use pairs::{Ratios, throughput};
 pub use raw::RawLog;

@@ -79,6 +79,11 @@ impl Host {
         Ok(host)
     }
 
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Gives an order and waits for the answer.
     pub(crate) fn order(&mut self, order: &str) -> Result<Value> {
         let stdin = self.child.stdin.as_mut().context("it has a stdin")?;

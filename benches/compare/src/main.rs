@@ -8,8 +8,10 @@
 //! Absolute rates drift from day to day and from neighbour to neighbour; only ratios between slices of
 //! one interleaved run mean something. So for each workload every engine, in a process of its own, gets
 //! its slice, round by round, in an order that alternates, and the table shows the median of the paired
-//! ratios with the least and the greatest. After each bank run the books of every engine are audited.
+//! ratios with the least and the greatest. For the rows with a cold cache, the system's cache of the engine's
+//! files is emptied all the while (`cold.rs`). After each bank run the books of every engine are audited.
 
+mod cold;
 mod host;
 mod raw;
 mod report;
@@ -28,6 +30,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
+use crate::cold::Cold;
 use crate::host::{Host, Setting, Slice};
 use crate::report::Measured;
 use crate::serve::{Orders, serve};
@@ -200,6 +203,7 @@ impl Comparison {
             _ => {
                 let order = format!("run {} {}", workload.name, self.seconds);
                 let host = self.host(workload.data, engine)?;
+                let _cold = (workload.data == Data::Cold).then(|| Cold::keep(host.dir()));
                 Ok((host.slice(&order)?, host.mode.clone()))
             }
         }
@@ -233,7 +237,7 @@ impl Comparison {
         Ok((slice, mode))
     }
 
-    /// Operations per second are opens per second here.
+    /// Operations per second are updates per second of opening here.
     fn reopen(&mut self, engine: &str) -> Result<(Slice, String)> {
         let name = (Data::Rows.name(), engine.to_owned());
         let host = self.host(Data::Rows, engine)?;
@@ -241,7 +245,7 @@ impl Comparison {
         let mode = host.mode.clone();
         self.hosts.remove(&name).context("it was open")?.kill()?;
         let opened = self.host(Data::Rows, engine)?.opened;
-        slice.ops_per_second = 1.0 / opened.as_secs_f64();
+        slice.ops_per_second = REOPEN_UPDATES as f64 / opened.as_secs_f64();
         Ok((slice, mode))
     }
 
@@ -250,8 +254,13 @@ impl Comparison {
     }
 }
 
-/// Whether an engine has a row of its own: without reads our isolation levels do the same.
+/// Whether an engine has a row of its own: without reads our isolation levels do the same, and checkpoints
+/// matter to a restart.
 fn differs(engine: &str, kind: Kind) -> bool {
     let reads = matches!(kind, Kind::ReadUniform | Kind::ReadZipf | Kind::Mixed(_) | Kind::Scans);
-    engine != "argali-rc" || reads
+    match engine {
+        "argali-rc" => reads,
+        "argali-log" => kind == Kind::Reopen,
+        _ => true,
+    }
 }

@@ -1,7 +1,7 @@
 //! What a workload may ask of an engine, and the engines that answer.
 //!
 //! ```text
-//!  workload ──► Store ──┬─ argali    serializable · read committed
+//!  workload ──► Store ──┬─ argali    serializable · read committed · without checkpoints
 //!                       ├─ redb, LMDB, SQLite, canopydb      copy on write or rollback journal, one writer
 //!                       └─ fjall, RocksDB                    log-structured merge trees
 //! ```
@@ -79,7 +79,7 @@ pub(crate) fn put_all<S: Store + ?Sized>(
 
 /// Every engine this program was built with, ours first.
 pub(crate) fn names() -> Vec<&'static str> {
-    let mut names = vec!["argali", "argali-rc"];
+    let mut names = vec!["argali", "argali-rc", "argali-log"];
     if cfg!(feature = "peers") {
         names.extend(["redb", "fjall", "lmdb", "sqlite", "canopydb"]);
     }
@@ -96,6 +96,7 @@ pub(crate) fn open(name: &str, dir: &Path, cache: usize, direct: bool) -> Result
     Ok(match name {
         "argali" => Box::new(stores::argali::open(dir, (cache, direct), Serializable)?),
         "argali-rc" => Box::new(stores::argali::open(dir, (cache, direct), ReadCommitted)?),
+        "argali-log" => Box::new(stores::argali::open_without_checkpoints(dir, cache)?),
         #[cfg(feature = "peers")]
         "redb" => Box::new(stores::redb::open(dir, cache)?),
         #[cfg(feature = "peers")]

@@ -12,7 +12,7 @@
 //!  load-seq, -rand    none    1,000 rows a transaction, ascending or not
 //!  load-bulk          none    ascending rows by the engine's own way of loading, if it has one
 //!  read-cold-N        rows    one row, with a cache for a quarter of the data
-//!  reopen             rows    open after a kill behind 800,000 relaxed updates
+//!  reopen             rows    updates per second of opening, after a kill behind 800,000 relaxed ones
 //! ```
 
 use anyhow::{Result, ensure};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use argali::{Db, Durability, Flush, Isolation, Options, Tree};
-use argali_benches::{Crash, Rows, key, throughput, value};
+use argali_benches::{Crash, Files, Rows, key, throughput, value};
 use clap::Parser;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
@@ -260,7 +260,7 @@ impl Bench {
     fn log(&self, log_mib: u64) -> Result<Vec<f64>> {
         let crash = Crash { path: self.dir.join("crashed"), log_mib, rows: ROWS };
         crash.happen()?;
-        let report = crash.recover()?;
+        let report = crash.recover(Files::Warm)?;
         let parts = [report.analysis.time, report.redo.time, report.undo.time];
         let times = [report.total_time].into_iter().chain(parts).chain([report.checkpoint_time]);
         let mib = report.redo.bytes as f64 / f64::from(1 << 20);

@@ -4,7 +4,8 @@
 //!  commits/s    1, 4, 16, 64 threads    against as many threads that append and fdatasync a raw file
 //!  reads/s      in cache                against BTreeMap under a mutex
 //!  updates/s    in cache, relaxed       against BTreeMap under a mutex
-//!  recovery     MB of log per second    against reading the same log files from end to end
+//!  recovery     MB of log per second    against reading the same log files from the cache, end to end;
+//!               files cached, and not
 //! ```
 //!
 //! Slices of both sides are interleaved; the table shows medians, the median of the paired ratios, and
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use argali::{Durability, Isolation, Options};
-use argali_benches::{Crash, ROWS, Ratios, RawLog, Rows, key, throughput, value};
+use argali_benches::{Crash, Files, ROWS, Ratios, RawLog, Rows, key, throughput, value};
 use clap::Parser;
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use fastrand::Rng;
@@ -199,17 +200,19 @@ fn update_map(map: &Map, rng: &mut Rng) -> argali::Result<()> {
 fn recovery(args: &Args, dir: &Path, report: &mut Report) -> anyhow::Result<()> {
     let crash = Crash { path: dir.join("crashed"), log_mib: args.log_mib, rows: ROWS };
     crash.happen()?;
-    let mut note = String::new();
-    let ratios = Ratios::measure(
-        args.pairs,
-        || {
-            let (rate, text) = described(&crash.recover()?);
-            note = text;
-            anyhow::Ok(rate)
-        },
-        || read_log(&crash.path),
-    )?;
-    report.row("recovery, MB of log", &ratios, &note);
+    for (files, name) in [(Files::Warm, "warm"), (Files::Cold, "cold")] {
+        let mut note = String::new();
+        let ratios = Ratios::measure(
+            args.pairs,
+            || {
+                let (rate, text) = described(&crash.recover(files)?);
+                note = text;
+                anyhow::Ok(rate)
+            },
+            || read_log(&crash.path),
+        )?;
+        report.row(&format!("recovery, MB of log, {name}"), &ratios, &note);
+    }
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! argali with its defaults: group commit, early lock release, relaxed commits within 100 ms.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
-use argali::{Db, Durability, Isolation, Options, Tree};
+use argali::{Db, Durability, Isolation, Never, Options, Tree};
 
 use crate::store::{Key, Store, Transfer, Value, Wait, credited};
 
@@ -15,8 +16,17 @@ pub(crate) struct Argali {
 
 pub(crate) fn open(dir: &Path, cache: (usize, bool), isolation: Isolation) -> Result<Argali> {
     let (bytes, direct) = cache;
-    let options = Options::new().cache_bytes(bytes).direct_io(direct).isolation(isolation);
-    let db = options.log_limit_bytes(4 << 30).open(dir)?;
+    with(Options::new().cache_bytes(bytes).direct_io(direct), dir, isolation)
+}
+
+/// A restart then has all of the log before it, not the last 64 MiB.
+pub(crate) fn open_without_checkpoints(dir: &Path, cache: usize) -> Result<Argali> {
+    let options = Options::new().cache_bytes(cache).checkpoint_policy(Arc::new(Never));
+    with(options, dir, Isolation::Serializable)
+}
+
+fn with(options: Options, dir: &Path, isolation: Isolation) -> Result<Argali> {
+    let db = options.isolation(isolation).log_limit_bytes(4 << 30).open(dir)?;
     let tree = db.update(|txn| txn.tree("rows"))?;
     Ok(Argali { db, tree, isolation })
 }
