@@ -390,6 +390,21 @@ fn pause(attempt: u32, txn: u64) -> Duration {
 mod tests {
     use super::*;
 
+    /// A write to what all threads share would cost a reader more than its search.
+    #[test]
+    fn a_transaction_counts_on_its_lane_only() {
+        let db = Options::new().in_memory().expect("memory is there");
+        let counts = || {
+            let lane = db.0.0.mine();
+            (Arc::strong_count(&lane.shared), Arc::strong_count(&lane.engine.txns))
+        };
+        let before = counts();
+        let read = db.read().expect("the database is open");
+        assert_eq!((counts(), db.0.entered()), (before, 1));
+        drop(read);
+        assert_eq!(db.0.entered(), 0);
+    }
+
     #[test]
     fn pauses_double_and_differ() {
         for attempt in 0..20 {

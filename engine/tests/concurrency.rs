@@ -136,3 +136,21 @@ fn threads_create_and_drop_trees() {
     let seen = db.verify().unwrap();
     assert!(seen.is_sound(), "{:#?}", seen.findings);
 }
+
+/// What threads keep apart is still counted together: ids are unique, and whoever closes sees them all.
+#[test]
+fn transactions_of_many_threads_have_ids_of_their_own_and_keep_the_database_open() {
+    let db = Options::new().in_memory().unwrap();
+    let begin = |_| {
+        let db = db.clone();
+        std::thread::spawn(move || (0..100).map(|_| db.read().unwrap()).collect::<Vec<_>>())
+    };
+    let threads: Vec<_> = (0..THREADS).map(begin).collect();
+    let open: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    let ids: std::collections::HashSet<_> = open.iter().map(argali::Read::id).collect();
+    assert_eq!(ids.len(), open.len(), "an id was given twice");
+    let refused = db.clone().close().unwrap_err().to_string();
+    assert!(refused.contains("800 transactions"), "{refused}");
+    drop(open);
+    db.close().unwrap();
+}
