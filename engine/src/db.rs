@@ -277,11 +277,13 @@ impl Db {
     }
 
     /// Begins a read-only transaction under the default isolation level.
+    #[inline]
     pub fn read(&self) -> Result<Read> {
         self.read_with(self.0.engine.options.isolation)
     }
 
     /// Begins a read-only transaction.
+    #[inline]
     pub fn read_with(&self, isolation: Isolation) -> Result<Read> {
         Ok(Read::new(self.session(isolation)?))
     }
@@ -292,6 +294,7 @@ impl Db {
         Self(Arc::new(Lanes(Striped::new(|| Arc::new(Lane { shared: Arc::clone(&shared) })))))
     }
 
+    #[inline]
     fn session(&self, isolation: Isolation) -> Result<Session> {
         let lane = self.0.enter()?;
         let engine = &lane.engine;

@@ -29,6 +29,7 @@ pub struct Read {
 }
 
 impl Read {
+    #[inline]
     pub(crate) fn new(session: Session) -> Self {
         Self { session }
     }
@@ -37,6 +38,7 @@ impl Read {
         &self.session
     }
 
+    #[inline]
     pub(crate) fn into_session(self) -> Session {
         self.session
     }
@@ -156,6 +158,7 @@ impl Read {
     }
 
     /// Ends the transaction; what it returned is durable when this returns `Ok`.
+    #[inline]
     pub fn finish(self) -> Result<()> {
         self.session.finish()
     }

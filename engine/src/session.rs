@@ -86,6 +86,7 @@ struct EffectsMark {
 }
 
 impl Session {
+    #[inline]
     pub(crate) fn new(shared: Arc<Lane>, txn: Txn) -> Self {
         let id = txn.id();
         let effects = Effects::default();
@@ -291,6 +292,7 @@ impl Session {
     }
 
     /// Ends a transaction that changed nothing: waits until all it may have seen is durable.
+    #[inline]
     pub(crate) fn finish(mut self) -> Result<()> {
         let state = self.state.get_mut();
         if let Some(cause) = state.failed.clone() {

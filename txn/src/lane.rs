@@ -56,6 +56,7 @@ impl Lane {
     }
 
     /// A new transaction.
+    #[inline]
     pub(crate) fn begin(self: &Arc<Self>, kind: Kind, options: TxnOptions) -> Txn {
         let mut idle = self.idle.lock();
         let (id, kit) = (idle.take_id(&self.core), idle.kits.pop());

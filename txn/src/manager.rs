@@ -73,6 +73,7 @@ impl TxnManager {
     /// Starts a transaction. Logs nothing and takes no log space: the first
     /// [`admit`](Txn::admit) also sets aside what it takes to end it, so a transaction that
     /// only reads works when the log is full.
+    #[inline]
     pub fn begin(&self, options: TxnOptions) -> Result<Txn> {
         Ok(self.lane().begin(Kind::User, options))
     }

@@ -123,6 +123,7 @@ impl Kit {
 }
 
 impl Txn {
+    #[inline]
     pub(crate) fn new(
         manager: Arc<Lane>,
         id: TxnId,
