@@ -151,7 +151,11 @@ impl LogSpace {
     /// Gives everything back: the transaction is over. Returns the ticket, which is empty, for the next one.
     pub(crate) fn release(&mut self, wal: &Wal) -> Option<LogTicket> {
         let mut ticket = self.ticket.take();
-        if let Some(ticket) = &mut ticket {
+        // Who only read was never admitted and has nothing to give back, and must not touch what writers share.
+        let admitted = self.ending
+            || self.reserve.left() > 0
+            || ticket.as_ref().is_some_and(|ticket| ticket.left() > 0);
+        if let Some(ticket) = ticket.as_mut().filter(|_| admitted) {
             wal.release(ticket, &mut self.reserve);
         }
         *self = Self::new(None);

@@ -237,18 +237,18 @@ impl Txn {
     pub fn update(&mut self, edits: &mut [Edit<'_, '_, '_>], undo: Undo<'_>) -> Lsn {
         check(edits, undo); //                                             1. everything that can fail
         self.encode(edits);
-        let manager = Arc::clone(&self.manager);
         let next = self.next_record(undo);
+        let wal = &self.manager.wal;
         let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
         let changes = kit.changes.changes();
         let ticket = self.space.ticket(changes.bytes().len() + undo_len(undo));
-        let tail = manager.wal.tail();
+        let tail = wal.tail();
         for edit in &mut *edits {
             edit.page.dirty_from(tail); //                                 2. rule 1
         }
         let mut chain = kit.slot.lock(); //                                3. rule 2 begins
         let record = Record { txn: self.id, prev: chain.last, body: next.body(changes, undo) };
-        let lsn = manager.wal.append(ticket, &record); //                  4.
+        let lsn = wal.append(ticket, &record); //                          4.
         let undo_next = next.undo_next(lsn, chain.undo_next);
         chain.extend(lsn, undo_next); //                                   5. rule 2 ends
         drop(chain);

@@ -172,21 +172,12 @@ impl Ring {
         let (mut carry, mut filled) = (0_u64, 0_u32);
         for piece in pieces {
             let (words, rest) = piece.as_chunks::<8>();
-            if filled == 0 {
-                out.store(words.iter().map(|word| u64::from_le_bytes(*word)));
-            } else {
-                out.store(words.iter().map(|word| {
-                    let word = u64::from_le_bytes(*word);
-                    let whole = carry | word << filled;
-                    carry = word >> (64 - filled);
-                    whole
-                }));
-            }
+            carry = out.store(words, (carry, filled));
             let last = rest.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte));
             carry |= last << filled;
             let bits = filled + 8 * rest.len() as u32;
             if bits >= 64 {
-                out.store(std::iter::once(carry));
+                out.store(&[carry.to_le_bytes()], (0, 0));
                 carry = last >> (64 - filled);
             }
             filled = bits % 64;
@@ -272,14 +263,19 @@ impl<'r> Cursor<'r> {
         &self.ring.chunk(self.at).words[(self.at / 8) as usize % CHUNK_WORDS..]
     }
 
-    fn store(&mut self, words: impl ExactSizeIterator<Item = u64>) {
-        let mut words = words;
-        while words.len() > 0 {
-            let (here, before) = (self.here(), words.len());
-            for (stored, word) in here.iter().zip(words.by_ref()) {
-                stored.store(word, Ordering::Relaxed);
+    /// Stores `words` behind the `filled` bits of `carry`; what is left of the last one.
+    fn store(&mut self, mut words: &[[u8; 8]], (mut carry, filled): (u64, u32)) -> u64 {
+        while !words.is_empty() {
+            let here = self.here();
+            let (now, later) = words.split_at(words.len().min(here.len()));
+            for (stored, word) in here.iter().zip(now) {
+                let word = u64::from_le_bytes(*word);
+                stored.store(carry | word << filled, Ordering::Relaxed);
+                carry = word.checked_shr(64 - filled).unwrap_or(0);
             }
-            self.at += 8 * (before - words.len()) as u64;
+            self.at += 8 * now.len() as u64;
+            words = later;
         }
+        carry
     }
 }
