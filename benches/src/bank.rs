@@ -23,6 +23,7 @@ pub struct Bank {
     pub db: Db,
     tree: Tree,
     accounts: u64,
+    /// Rows of history, as far as [`Bank::log_bytes`] made them.
     transfers: u64,
 }
 
@@ -54,11 +55,26 @@ impl Bank {
         self.accounts.div_ceil(BRANCH_ACCOUNTS)
     }
 
-    /// Changes three balances and adds a row of history, in one relaxed transaction.
-    pub fn transfer(&mut self, rng: &mut Rng) -> Result<()> {
+    /// Changes three balances and adds row `entry` of history; again after a conflict.
+    pub fn transfer(&self, rng: &mut Rng, entry: u64, durability: Durability) -> Result<()> {
         let teller = rng.u64(..10 * self.branches());
         let rows = [(ACCOUNT, rng.u64(..self.accounts)), (TELLER, teller), (BRANCH, teller / 10)];
         let amount = rng.i64(-99_999..=99_999);
+        loop {
+            match self.try_transfer(rows, amount, entry, durability) {
+                Err(error) if error.is_retryable() => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn try_transfer(
+        &self,
+        rows: [(u8, u64); 3],
+        amount: i64,
+        entry: u64,
+        durability: Durability,
+    ) -> Result<()> {
         let txn = self.db.begin()?;
         for (table, number) in rows {
             let mut row = txn.get_for_update(&self.tree, key(table, number))?.unwrap_or_default();
@@ -67,19 +83,18 @@ impl Bank {
             row[..8].copy_from_slice(&balance.to_le_bytes());
             txn.set(&self.tree, key(table, number), row)?;
         }
-        self.transfers += 1;
         let mut history = [0; HISTORY_BYTES];
         history[..8].copy_from_slice(&amount.to_le_bytes());
-        txn.set(&self.tree, key(HISTORY, self.transfers), history)?;
-        txn.commit_with(Durability::Relaxed)?;
-        Ok(())
+        txn.set(&self.tree, key(HISTORY, entry), history)?;
+        txn.commit_with(durability).map(drop)
     }
 
-    /// Bytes of log a transfer takes, as a mean over `transfers` of them.
+    /// Bytes of log a relaxed transfer takes, as a mean over `transfers` of them.
     pub fn log_bytes(&mut self, transfers: u64, rng: &mut Rng) -> Result<f64> {
         let before = self.db.stats()?.log.bytes;
         for _ in 0..transfers {
-            self.transfer(rng)?;
+            self.transfers += 1;
+            self.transfer(rng, self.transfers, Durability::Relaxed)?;
         }
         Ok((self.db.stats()?.log.bytes - before) as f64 / transfers as f64)
     }

@@ -5,6 +5,7 @@
 //!  cargo run --release -p argali-benches --bin ratios    ratios against the plainest thing that could work
 //!  … --bin instructions                                  instructions per operation against a baseline
 //!  … --bin growth                                        cost per operation as the work grows
+//!  … --bin checkpoints                                   what checkpoints take from a bank at full speed
 //!  … --bin log_bytes                                     bytes of log per transaction
 //! ```
 //!
@@ -22,5 +23,5 @@ mod raw;
 pub use bank::Bank;
 pub use crashed::{Crash, Files};
 pub use fixture::{ROWS, Rows, key, value};
-pub use pairs::{Ratios, throughput};
+pub use pairs::{Ratios, median, throughput};
 pub use raw::RawLog;

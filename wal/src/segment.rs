@@ -31,6 +31,8 @@ use crate::options::Mutations;
 const DIR: &str = "wal";
 /// Bytes per write when a segment is filled with zeros.
 const FILL_BYTES: usize = 256 << 10;
+/// Bytes of zeros given to the device at once: a commit that comes meanwhile waits behind so many.
+const FILL_SYNC_BYTES: u64 = 2 << 20;
 /// Open files kept; a log of any length needs only those around its two ends.
 const HANDLES_MAX: usize = 16;
 
@@ -217,10 +219,9 @@ impl Segments {
     /// the error's kind says so ([`is_full`]).
     pub(crate) fn create(&self, index: u64) -> Result<()> {
         let name = self.name(index);
-        let written = self.fill(&name).map_err(|error| {
+        let written = self.fill(&name).inspect_err(|_| {
             // Best effort: the space goes back; a left-over is overwritten by the next attempt.
             drop(self.disk.remove(&name));
-            Error::io("create", &name, error)
         })?;
         self.files.lock().insert(index, written);
         self.sync(index)?;
@@ -238,14 +239,19 @@ impl Segments {
         Ok(())
     }
 
-    fn fill(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = self.disk.open(name, OpenMode::Create)?;
+    fn fill(&self, name: &str) -> Result<Arc<dyn File>> {
+        let failed = |error| Error::io("create", name, error);
+        let file = self.disk.open(name, OpenMode::Create).map_err(failed)?;
         let zeros = AlignedBuf::new(FILL_BYTES.min(self.size as usize));
         let mut at = 0;
         while at < self.size {
             let len = (self.size - at).min(zeros.len() as u64) as usize;
-            file.write_all_at(&zeros[..len], at)?;
+            file.write_all_at(&zeros[..len], at).map_err(failed)?;
             at += len as u64;
+            if at < self.size && at.is_multiple_of(FILL_SYNC_BYTES) {
+                let synced = file.sync().map_err(|error| Error::io("sync", name, error));
+                synced.map_err(|error| self.health.poison(error))?;
+            }
         }
         Ok(file)
     }

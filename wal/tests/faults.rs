@@ -225,3 +225,18 @@ fn disks_that_take_whole_blocks_only() {
         assert_eq!(all(&wal, Lsn::FIRST), expected);
     }
 }
+
+#[test]
+fn a_sync_that_fails_while_a_large_segment_is_filled_poisons() {
+    for nth in 0..4 {
+        let disk = FaultyDisk::new(Arc::new(SimDisk::new(1)));
+        disk.fail(Fault::new(Call::Sync, "wal/*", Failure::Eio).after(nth));
+        let options =
+            LogOptions { segment_bytes: 4 << 20, limit_bytes: 16 << 20, ..LogOptions::default() };
+        let health = Health::new();
+        let made = Wal::create(Arc::new(disk.clone()), common::ID, options, health.clone());
+        assert_eq!(made.is_err(), disk.fired() > 0, "sync {nth}");
+        assert_eq!(health.is_poisoned(), disk.fired() > 0, "sync {nth}");
+        assert!(nth > 1 || disk.fired() == 1, "a segment of 4 MiB takes two syncs, not {nth}");
+    }
+}
