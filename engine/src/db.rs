@@ -79,9 +79,8 @@ pub(crate) struct Engine {
 }
 
 /// What only the facade can count.
-#[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) commits: AtomicU64,
+    pub(crate) commits: Striped<AtomicU64>,
     pub(crate) aborts: AtomicU64,
     pub(crate) retries: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
@@ -89,6 +88,16 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    fn new() -> Self {
+        Self {
+            commits: Striped::new(|| AtomicU64::new(0)),
+            aborts: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            background_error: Mutex::default(),
+        }
+    }
+
     pub(crate) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -116,7 +125,7 @@ impl Engine {
             report,
             read_only,
             clock,
-            counters: Apart::default(),
+            counters: Apart(Counters::new()),
             register: Register::default(),
             owed: Mutex::default(),
             relief: Mutex::new(()),

@@ -205,7 +205,7 @@ impl Db {
         }
         let Undecided { prepared, effects } = *undecided;
         let commit = prepared.commit()?;
-        Counters::add(&engine.counters.commits);
+        Counters::add(engine.counters.commits.mine());
         engine.pending.free_later(effects.moves.committed());
         Ok(commit)
     }

@@ -285,7 +285,7 @@ impl Session {
         let result = txn.commit(durability);
         let effects = std::mem::take(&mut state.effects);
         if matches!(result, Ok(_) | Err(Error::CommitUnknown { .. })) {
-            Counters::add(&self.outside.shared.engine.counters.commits);
+            Counters::add(self.outside.shared.engine.counters.commits.mine());
             self.outside.shared.engine.pending.free_later(effects.moves.committed());
         }
         result
@@ -347,9 +347,11 @@ impl Engine {
     ) -> Result<()> {
         // Before the locks go: whoever gets them next must find the flags right. And before the first try:
         // the second one may be over before we hear that the first failed.
-        self.owe(id, effects.aborted());
+        let owes = self.owe(id, effects.aborted());
         abort()?;
-        self.settle(id);
+        if owes {
+            self.settle(id);
+        }
         Ok(())
     }
 
@@ -358,10 +360,13 @@ impl Engine {
         self.txns.retry_stranded().into_iter().for_each(|id| self.settle(id));
     }
 
-    fn owe(&self, id: TxnId, to_free: Vec<Structure>) {
-        if !to_free.is_empty() {
+    /// Keeps `to_free` until the rollback of `id` is over; whether there is anything.
+    fn owe(&self, id: TxnId, to_free: Vec<Structure>) -> bool {
+        let owes = !to_free.is_empty();
+        if owes {
             self.owed.lock().insert(id, to_free);
         }
+        owes
     }
 
     /// The rollback of `id` is over: what it left can be freed.

@@ -74,7 +74,7 @@ pub(crate) fn collect(engine: &Engine) -> Result<Stats> {
         locks: engine.txns.lock_stats(),
         active_transactions: active.len(),
         oldest_transaction: oldest.map(|txn| (txn.txn, txn.first)),
-        commits: counters.commits.load(Ordering::Relaxed),
+        commits: counters.commits.iter().map(|stripe| stripe.load(Ordering::Relaxed)).sum(),
         aborts: counters.aborts.load(Ordering::Relaxed),
         retries: counters.retries.load(Ordering::Relaxed),
         checkpoints: counters.checkpoints.load(Ordering::Relaxed),
