@@ -21,7 +21,7 @@
 
 use argali_base::{PageId, Result};
 use argali_buffer_pool::{PageWrite, Restart};
-use argali_pager::{PageBuf, PageKind, PageOp, PageRef};
+use argali_pager::{HEADER_BYTES, PageBuf, PageKind, PageOp, PageRef};
 use argali_txn::{Edit, Txn, Undo};
 
 use super::descent::{Attempt, Stop, retry};
@@ -270,10 +270,7 @@ impl BTree {
 /// cannot be cut, or with a cell outside itself.
 fn cut_at(page: PageRef<'_>, ascending: bool) -> Option<usize> {
     let count = page.slot_count();
-    let mut total = 0;
-    for slot in 0..count {
-        total += page.cell(slot)?.len() + SLOT_BYTES;
-    }
+    let total = (page.bytes().len() - HEADER_BYTES).saturating_sub(page.free_bytes());
     let target = if ascending { total * 9 / 10 } else { total / 2 };
     let mut kept = 0;
     let mut at = 0;
