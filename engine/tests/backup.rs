@@ -319,7 +319,7 @@ fn a_slow_backup_holds_back_little_log_and_says_so() {
         assert!(progress.pages_done >= last && progress.pages_done <= progress.pages);
         last = progress.pages_done;
         let before = db.stats().unwrap().log.tail;
-        client.work(150).unwrap();
+        client.work(600).unwrap();
         client.db.checkpoint(Flush::Everything).unwrap();
         let log = db.stats().unwrap().log;
         logged += log.tail.get() - before.get();
