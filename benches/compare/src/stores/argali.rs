@@ -34,8 +34,8 @@ fn with(options: Options, dir: &Path, isolation: Isolation) -> Result<Argali> {
 impl Store for Argali {
     fn mode(&self) -> &'static str {
         match self.isolation {
-            Isolation::ReadCommitted => "fdatasync, group commit; read committed",
-            _ => "fdatasync, group commit; serializable",
+            Isolation::ReadCommitted => "O_DSYNC or fdatasync, group commit; read committed",
+            _ => "O_DSYNC or fdatasync, group commit; serializable",
         }
     }
 
