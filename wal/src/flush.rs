@@ -49,12 +49,8 @@ impl Flusher {
         Ok(Self { staging, kept, alignment, written: end.get(), touched: Vec::with_capacity(4) })
     }
 
-    /// LSN behind the last byte that is on disk.
-    pub(crate) fn written(&self) -> u64 {
-        self.written
-    }
-
-    /// Writes everything from `written` to `end` and, unless told otherwise, syncs it.
+    /// Writes everything from `written` to `end` and, unless told otherwise, syncs it. After an error that did
+    /// not poison, the next call goes on where this one stopped, be it in the middle of a record.
     pub(crate) fn flush(
         &mut self,
         ring: &Ring,
@@ -63,7 +59,7 @@ impl Flusher {
         sync: bool,
     ) -> Result<()> {
         self.grow((end - self.written) as usize);
-        if sync && self.next_write(segments, end) == end {
+        if sync && self.touched.is_empty() && self.next_write(segments, end) == end {
             return self.write_some(ring, end, |at, bytes| segments.write_through(at, bytes));
         }
         while self.written < end {
@@ -74,10 +70,12 @@ impl Flusher {
                 self.touched.push(index);
             }
         }
-        for index in self.touched.drain(..) {
+        // One by one: what was not synced must not be forgotten when a segment cannot be opened.
+        while let Some(&index) = self.touched.first() {
             if sync {
                 segments.sync(index)?;
             }
+            self.touched.remove(0);
         }
         Ok(())
     }
