@@ -64,7 +64,7 @@ impl Txn {
     }
 
     /// Escalation: locks the whole tree (or heap) with root page `tree` for the locks on keys held in it, if
-    /// those are many (see [`TxnManager::set_escalation`](crate::TxnManager::set_escalation)) and nobody
+    /// those are many (see [`TxnCore::set_escalation`](crate::TxnCore::set_escalation)) and nobody
     /// else stands in the way. It only tries, and tries again after as many more. Readers get S, writers X.
     /// The locks on keys are given back then: what they guarded, the tree's lock guards. Do not call it
     /// under a latch; it may have many locks to give back.

@@ -250,7 +250,7 @@ impl TxnCore {
     }
 
     /// Transactions whose rollback failed, and why. They keep their locks and hold the log until
-    /// [`retry_stranded`](Self::retry_stranded) succeeds or the database is opened again.
+    /// [`retry_stranded`](crate::TxnManager::retry_stranded) succeeds or the database is opened again.
     pub fn stranded(&self) -> Vec<(TxnId, String)> {
         self.stranded.lock().iter().map(Stranded::describe).collect()
     }

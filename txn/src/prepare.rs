@@ -174,7 +174,7 @@ impl Prepared {
 
     /// Second phase: takes everything back. The decision is durable when this returns, and so it is after an
     /// error of the rollback itself, which then goes on in the background
-    /// ([`TxnManager::stranded`]).
+    /// ([`stranded`](crate::TxnCore::stranded)).
     ///
     /// # Panics
     /// Without [`Prepared::decide_abort`] before it.

@@ -98,7 +98,7 @@ impl Txn {
     }
 
     /// Rolls back with CLRs, appends `End`, releases the locks. After an error it keeps its locks until a
-    /// later try succeeds (see [`stranded`](crate::TxnManager::stranded)).
+    /// later try succeeds (see [`stranded`](crate::TxnCore::stranded)).
     ///
     /// # Panics
     /// When it is in doubt: then it is not for its owner to decide.
