@@ -160,15 +160,15 @@ fn locks_taken_in_one_order_are_never_called_a_deadlock() {
     });
 }
 
-#[test]
-fn readers_that_upgrade_lose_all_but_one() {
-    model(|| {
+/// Two who hold `mode` want X: they can only wait for each other.
+fn upgraders(make: fn(&Arc<LockTable>, u64) -> Actor, mode: LockMode) {
+    model(move || {
         let (table, winners) = (table(), Arc::new(AtomicUsize::new(0)));
         let story = |txn: u64| -> Box<dyn FnOnce() + Send> {
             let (table, winners) = (Arc::clone(&table), Arc::clone(&winners));
             Box::new(move || {
-                let mut actor = Actor::new(&table, txn);
-                actor.lock(1, S).unwrap();
+                let mut actor = make(&table, txn);
+                actor.lock(1, mode).unwrap();
                 if actor.lock(1, X).is_ok() {
                     winners.fetch_add(1, Ordering::SeqCst);
                 }
@@ -179,6 +179,11 @@ fn readers_that_upgrade_lose_all_but_one() {
         let (winners, lost) = (winners.load(Ordering::SeqCst), table.stats().deadlocks);
         assert!(winners >= 1 && winners as u64 + lost == 2, "{winners} won, {lost} lost");
     });
+}
+
+#[test]
+fn readers_that_upgrade_lose_all_but_one() {
+    upgraders(Actor::new, S);
 }
 
 /// Whoever sees a value that was written by a commit not yet durable must have learnt of that commit.
@@ -317,21 +322,5 @@ fn a_gate_that_forgets_the_horizon_is_caught() {
 
 #[test]
 fn weak_holders_that_want_it_all_lose_all_but_one() {
-    model(|| {
-        let (table, winners) = (table(), Arc::new(AtomicUsize::new(0)));
-        let story = |txn: u64| -> Box<dyn FnOnce() + Send> {
-            let (table, winners) = (Arc::clone(&table), Arc::clone(&winners));
-            Box::new(move || {
-                let mut actor = Actor::with_list(&table, txn);
-                actor.lock(1, IX).unwrap();
-                if actor.lock(1, X).is_ok() {
-                    winners.fetch_add(1, Ordering::SeqCst);
-                }
-                actor.end(Lsn::NONE);
-            })
-        };
-        run((1..=2).map(story).collect());
-        let (winners, lost) = (winners.load(Ordering::SeqCst), table.stats().deadlocks);
-        assert!(winners >= 1 && winners as u64 + lost == 2, "{winners} won, {lost} lost");
-    });
+    upgraders(Actor::with_list, IX);
 }

@@ -197,14 +197,30 @@ fn writer(wal: &Arc<Wal>, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
     })
 }
 
+/// Lets the committers come to their ends, beside a log writer if there is to be one.
+fn run_committers(
+    wal: &Arc<Wal>,
+    writer_thread: bool,
+    committers: impl Iterator<Item = thread::JoinHandle<()>>,
+) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let log_writer = writer_thread.then(|| writer(wal, &stop));
+    join(committers.collect());
+    stop.store(true, Ordering::SeqCst);
+    wal.wake();
+    if let Some(thread) = log_writer {
+        thread.join().unwrap();
+    }
+}
+
 /// Three committers, two commits each; one of them is patient.
 fn commit_model(writer_thread: bool, fail_at: u64) {
     let (paper, wal) = log(1024, writer_thread);
     paper.0.fail_at.store(fail_at, Ordering::SeqCst);
-    let stop = Arc::new(AtomicBool::new(false));
-    let log_writer = writer_thread.then(|| writer(&wal, &stop));
-    let committers: Vec<_> = (1..4)
-        .map(|txn| {
+    run_committers(
+        &wal,
+        writer_thread,
+        (1..4).map(|txn| {
             let (wal, paper) = (Arc::clone(&wal), paper.clone());
             spawn(move || {
                 for _ in 0..2 {
@@ -220,14 +236,8 @@ fn commit_model(writer_thread: bool, fail_at: u64) {
                     }
                 }
             })
-        })
-        .collect();
-    join(committers);
-    stop.store(true, Ordering::SeqCst);
-    wal.wake();
-    if let Some(thread) = log_writer {
-        thread.join().unwrap();
-    }
+        }),
+    );
 }
 
 #[test]
@@ -249,10 +259,10 @@ fn a_failed_sync_leaves_nobody_waiting() {
 /// The first commits once, the others stay: whoever waits for it must not wait for ever (F5).
 fn gathering_model(writer_thread: bool, mutations: Mutations) {
     let (paper, wal) = log_with(1024, writer_thread, mutations);
-    let stop = Arc::new(AtomicBool::new(false));
-    let log_writer = writer_thread.then(|| writer(&wal, &stop));
-    let committers: Vec<_> = (1..4)
-        .map(|txn| {
+    run_committers(
+        &wal,
+        writer_thread,
+        (1..4).map(|txn| {
             let (wal, paper) = (Arc::clone(&wal), paper.clone());
             spawn(move || {
                 for _ in 0..txn {
@@ -260,14 +270,8 @@ fn gathering_model(writer_thread: bool, mutations: Mutations) {
                     is_durable(&paper, wal.force(lsn).unwrap(), lsn);
                 }
             })
-        })
-        .collect();
-    join(committers);
-    stop.store(true, Ordering::SeqCst);
-    wal.wake();
-    if let Some(thread) = log_writer {
-        thread.join().unwrap();
-    }
+        }),
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use argali::{Db, Durability, Flush, Isolation, Options, Tree};
-use argali_benches::{Crash, Files, Rows, key, throughput, value};
+use argali_benches::{Crash, Files, Rows, key, median, throughput, value};
 use clap::Parser;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
@@ -303,11 +303,6 @@ fn hold(db: &Db, tree: &Tree, number: u64) -> argali::Result<argali::Write> {
     let txn = db.begin()?;
     txn.put(tree, key(number), b"held")?;
     Ok(txn)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn number(value: f64) -> String {
