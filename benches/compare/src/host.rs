@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::group::{self, Group};
 use crate::usage;
 use crate::workload::Data;
 
@@ -19,10 +20,15 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
+    /// With a cold cache four times as many: what an engine holds beside its cache is then little.
+    fn rows(&self, data: Data) -> u64 {
+        if data == Data::Cold { 4 * self.rows } else { self.rows }
+    }
+
     /// Enough cache for everything, or for a quarter of it.
     fn cache(&self, data: Data) -> usize {
         // A row of 108 bytes takes about 160 in a page that is two thirds full.
-        let bytes = self.rows as usize * 160;
+        let bytes = self.rows(data) as usize * 160;
         match data {
             Data::Cold => bytes / 4,
             Data::Rows | Data::Bank | Data::Fresh => (bytes * 4).max(256 << 20),
@@ -38,6 +44,7 @@ pub(crate) struct Host {
     pub(crate) mode: String,
     pub(crate) opened: Duration,
     dir: PathBuf,
+    group: Option<Group>,
 }
 
 /// One slice, as measured from outside and inside.
@@ -53,15 +60,37 @@ pub(crate) struct Slice {
 }
 
 impl Host {
-    /// Opens engine `store` in `dir` in a process of its own; fills it with `data` when `fill`.
+    /// Opens engine `store` in `dir` in a process of its own; fills it with `data` when `fill`. With a cold
+    /// cache it reads in a second process, which has little memory.
     pub(crate) fn start(
         setting: &Setting,
         (store, data): (&str, Data),
         dir: &Path,
         fill: bool,
     ) -> Result<Self> {
+        if data != Data::Cold {
+            return Self::spawn(setting, (store, data), dir, (fill, None));
+        }
+        if fill {
+            Self::spawn(setting, (store, data), dir, (true, None))?.end()?;
+        }
+        group::forget(dir)?;
+        let host = Self::spawn(setting, (store, data), dir, (false, Some(Group::new(store)?)))?;
+        host.group.as_ref().map(|group| group.limit(setting.cache(data))).transpose()?;
+        Ok(host)
+    }
+
+    fn spawn(
+        setting: &Setting,
+        (store, data): (&str, Data),
+        dir: &Path,
+        (fill, group): (bool, Option<Group>),
+    ) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", store, "--rows", &setting.rows.to_string()]).arg("--at").arg(dir);
+        command
+            .args(["serve", store, "--rows", &setting.rows(data).to_string()])
+            .arg("--at")
+            .arg(dir);
         command.args(["--cache", &setting.cache(data).to_string()]);
         if data == Data::Cold {
             command.arg("--direct");
@@ -69,19 +98,17 @@ impl Host {
         if fill {
             command.args(["--fill", data.name()]);
         }
+        if let Some(group) = &group {
+            command.arg("--group").arg(group.path());
+        }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let answers = BufReader::new(child.stdout.take().context("it has a stdout")?);
         let (mode, opened) = (String::new(), Duration::ZERO);
-        let mut host = Self { child, answers, mode, opened, dir: dir.to_owned() };
+        let mut host = Self { child, answers, mode, opened, dir: dir.to_owned(), group };
         let hello = host.answer().with_context(|| format!("opening {store}"))?;
         hello["mode"].as_str().unwrap_or_default().clone_into(&mut host.mode);
         host.opened = Duration::from_secs_f64(hello["opened_s"].as_f64().unwrap_or_default());
         Ok(host)
-    }
-
-    /// Where its files are.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// Gives an order and waits for the answer.

@@ -8,10 +8,10 @@
 //! Absolute rates drift from day to day and from neighbour to neighbour; only ratios between slices of
 //! one interleaved run mean something. So for each workload every engine, in a process of its own, gets
 //! its slice, round by round, in an order that alternates, and the table shows the median of the paired
-//! ratios with the least and the greatest. For the rows with a cold cache, the system's cache of the engine's
-//! files is emptied all the while (`cold.rs`). After each bank run the books of every engine are audited.
+//! ratios with the least and the greatest. For the rows with a cold cache, an engine's process has little memory
+//! (`group.rs`). After each bank run the books of every engine are audited.
 
-mod cold;
+mod group;
 mod host;
 mod raw;
 mod report;
@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
-use crate::cold::Cold;
+use crate::group::Group;
 use crate::host::{Host, Setting, Slice};
 use crate::report::Measured;
 use crate::serve::{Orders, serve};
@@ -89,12 +89,15 @@ enum Order {
         direct: bool,
         #[arg(long)]
         fill: Option<String>,
+        #[arg(long)]
+        group: Option<PathBuf>,
     },
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    if let Some(Order::Serve { store, at, rows, cache, direct, fill }) = &args.command {
+    if let Some(Order::Serve { store, at, rows, cache, direct, fill, group }) = &args.command {
+        group.as_deref().map(Group::join).transpose()?;
         let data = fill.as_deref().and_then(Data::named);
         let (rows, cache, direct) = (*rows, *cache, *direct);
         return serve(&Orders { store, dir: at, data, rows, cache, direct });
@@ -203,7 +206,6 @@ impl Comparison {
             _ => {
                 let order = format!("run {} {}", workload.name, self.seconds);
                 let host = self.host(workload.data, engine)?;
-                let _cold = (workload.data == Data::Cold).then(|| Cold::keep(host.dir()));
                 Ok((host.slice(&order)?, host.mode.clone()))
             }
         }

@@ -90,7 +90,7 @@ pub(crate) fn names() -> Vec<&'static str> {
 }
 
 /// Opens engine `name` in `dir`, making a database if there is none, with `cache` bytes of cache where
-/// the engine has one of its own. `direct` asks ours to bypass the system's cache.
+/// the engine has one of its own. `direct` says that reads will miss it: ours is to bypass the system's cache.
 pub(crate) fn open(name: &str, dir: &Path, cache: usize, direct: bool) -> Result<Box<dyn Store>> {
     use argali::Isolation::{ReadCommitted, Serializable};
     Ok(match name {
@@ -102,7 +102,7 @@ pub(crate) fn open(name: &str, dir: &Path, cache: usize, direct: bool) -> Result
         #[cfg(feature = "peers")]
         "fjall" => Box::new(stores::fjall::open(dir, cache)?),
         #[cfg(feature = "peers")]
-        "lmdb" => Box::new(stores::lmdb::open(dir)?),
+        "lmdb" => Box::new(stores::lmdb::open(dir, direct)?),
         #[cfg(feature = "peers")]
         "sqlite" => Box::new(stores::sqlite::open(dir, cache)?),
         #[cfg(feature = "peers")]

@@ -21,10 +21,14 @@ pub(crate) struct Lmdb {
     wait: std::sync::Mutex<Wait>,
 }
 
-pub(crate) fn open(dir: &Path) -> Result<Lmdb> {
+/// Random reads of more data than memory are served best without the system's reading ahead.
+pub(crate) fn open(dir: &Path, cold: bool) -> Result<Lmdb> {
     std::fs::create_dir_all(dir)?;
+    let mut options = EnvOpenOptions::new();
+    options.map_size(MAP_BYTES).max_readers(256);
+    let flags = if cold { EnvFlags::NO_READ_AHEAD } else { EnvFlags::empty() };
     // SAFETY: see the head of this file.
-    let env = unsafe { EnvOpenOptions::new().map_size(MAP_BYTES).max_readers(256).open(dir)? };
+    let env = unsafe { options.flags(flags).open(dir)? };
     let made = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
         opener.create_database::<Bytes, Bytes>(txn, None).map(CommitOrAbort::<_, ()>::Commit)
     })?;
