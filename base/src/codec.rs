@@ -159,12 +159,13 @@ pub trait Writer {
 
     /// Appends `value` in as many bytes as it needs, seven bits each, the lowest first.
     #[inline]
-    fn put_varint(&mut self, value: u64) {
-        if value < 0x80 {
-            self.put_u8(value as u8);
-        } else {
-            self.put(varint(value, &mut [0; VARINT_BYTES_MAX]));
+    fn put_varint(&mut self, mut value: u64) {
+        // Byte by byte: to hand a few bytes over as a slice takes longer.
+        while value >= 0x80 {
+            self.put_u8(value as u8 | 0x80);
+            value >>= 7;
         }
+        self.put_u8(value as u8);
     }
 
     /// Appends a varint of length and `bytes`.

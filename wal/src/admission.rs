@@ -24,17 +24,22 @@
 
 use argali_base::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 
+use crate::frame::FrameBuf;
+use crate::{RECORD_BYTES_MAX, Record};
+
 /// Room in ring and segments, taken before the first latch. What is not used goes back on drop.
 #[derive(Debug)]
 pub struct LogTicket {
     admission: Arc<Admission>,
     left: u64,
+    /// Where records are laid out.
+    frame: FrameBuf,
 }
 
 impl LogTicket {
     /// A ticket for nothing, to be filled.
     pub(crate) fn empty(admission: &Arc<Admission>) -> Self {
-        Self { admission: Arc::clone(admission), left: 0 }
+        Self { admission: Arc::clone(admission), left: 0, frame: FrameBuf::default() }
     }
 
     /// Bytes of records it still covers.
@@ -48,10 +53,17 @@ impl LogTicket {
         self.admission.give_back(left, left);
     }
 
-    /// Uses `bytes` for one record. Panics when it does not cover them: admission was a bug.
-    pub(crate) fn spend(&mut self, bytes: u64) {
-        assert!(bytes <= self.left, "record of {bytes} bytes on a ticket for {}", self.left);
-        self.left -= bytes;
+    /// The frame of `record`, which uses room up. Panics when there is too little: admission was a bug.
+    pub(crate) fn lay_out(&mut self, record: &Record<'_>) -> &mut FrameBuf {
+        self.frame.write(record);
+        let (len, left) = (self.frame.len() as u64, self.left);
+        assert!(
+            len <= RECORD_BYTES_MAX as u64,
+            "record of {len} bytes; at most {RECORD_BYTES_MAX}"
+        );
+        assert!(len <= left, "record of {len} bytes on a ticket for {left}");
+        self.left -= len;
+        &mut self.frame
     }
 
     pub(crate) fn admission(&self) -> &Arc<Admission> {

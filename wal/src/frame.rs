@@ -37,6 +37,8 @@ use crate::{LogId, RECORD_BYTES_MAX};
 pub(crate) const FRAME_BYTES_MIN: usize = 16;
 /// Where a frame says its kind, after length, length of the frame before, and CRC.
 pub(crate) const KIND_AT: usize = 8;
+/// Where, in the byte of the kind, the bytes of padding are counted.
+pub(crate) const PADDING_SHIFT: u32 = 5;
 /// Most bytes of a header and the numbers behind it.
 pub(crate) const HEAD_BYTES_MAX: usize = KIND_AT + 1 + 4 * VARINT_BYTES_MAX;
 
@@ -68,14 +70,19 @@ impl Seed {
         Self { log: crc32c::crc32c(&bytes), without_lsn }
     }
 
+    /// How the place of a frame takes part in its CRC.
+    #[inline]
+    fn place(self, lsn: Lsn) -> [u8; 8] {
+        if self.without_lsn { [0; 8] } else { lsn.get().to_le_bytes() }
+    }
+
     /// CRC of the frame at `lsn` that begins with `head` (16 bytes or more) and goes on with
     /// `rest`. The log's part of the seed comes first, then LSN, length, and all behind the CRC field.
     pub(crate) fn crc(self, lsn: Lsn, head: &[u8], rest: &[&[u8]]) -> u32 {
         // In one piece: several short calls cost more than the checksum itself.
         let mut bytes = [0; 12 + HEAD_BYTES_MAX];
-        let lsn = if self.without_lsn { 0 } else { lsn.get() };
         let (behind, len) = (&head[8..], head.len() + 4);
-        bytes[..8].copy_from_slice(&lsn.to_le_bytes());
+        bytes[..8].copy_from_slice(&self.place(lsn));
         bytes[8..12].copy_from_slice(&head[..4]);
         bytes[12..len].copy_from_slice(behind);
         let crc = crc32c::crc32c_append(self.log, &bytes[..len]);
@@ -83,6 +90,74 @@ impl Seed {
             0 => crc,
             _ => crc32c::crc32c_append(crc, piece),
         })
+    }
+}
+
+/// Bytes before the kind in a [`FrameBuf`].
+const LEAD: usize = 12;
+/// Memory a buffer keeps: few records are longer than a page and its image.
+const KEPT_MAX: usize = 64 << 10;
+
+/// A frame on its way to the log, written as the CRC reads it, so that it is checksummed in one piece and copied
+/// in two:
+///
+/// ```text
+///  0      8     10         12
+///  │ LSN  │ len │ prev_len │ kind … body … padding │        all of it is what the CRC covers
+///         │ len │ prev_len │ CRC │ kind …                   the frame
+/// ```
+#[derive(Debug, Default)]
+pub(crate) struct FrameBuf {
+    bytes: Vec<u8>,
+}
+
+impl Writer for FrameBuf {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+impl FrameBuf {
+    /// An empty frame, whose kind comes last.
+    pub(crate) fn begin(&mut self) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&[0; LEAD + 1]);
+    }
+
+    /// What was put since the beginning is a record of this kind.
+    pub(crate) fn finish(&mut self, kind: u8) {
+        let end = (self.bytes.len() - LEAD).next_multiple_of(8) + LEAD;
+        let padding = end - self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 8]);
+        self.bytes.truncate(end);
+        self.bytes[LEAD] = kind | (padding as u8) << PADDING_SHIFT;
+        let len = in_words(self.len()).to_le_bytes();
+        self.bytes[8..10].copy_from_slice(&len);
+    }
+
+    /// Bytes of the frame.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - LEAD + KIND_AT
+    }
+
+    /// Fills in what only the place in the log decides. Returns the frame: its first word, and the others.
+    pub(crate) fn seal(&mut self, seed: Seed, lsn: Lsn, prev_len: u32) -> ([u8; 8], &[[u8; 8]]) {
+        let mut first = [0; 8];
+        self.bytes[..8].copy_from_slice(&seed.place(lsn));
+        self.bytes[10..LEAD].copy_from_slice(&in_words(prev_len as usize).to_le_bytes());
+        first[..4].copy_from_slice(&self.bytes[8..LEAD]);
+        first[4..].copy_from_slice(&crc32c::crc32c_append(seed.log, &self.bytes).to_le_bytes());
+        let (words, rest) = self.bytes[LEAD..].as_chunks();
+        assert!(rest.is_empty(), "a frame is a whole number of words");
+        (first, words)
+    }
+
+    /// Gives back the memory that an unusually long record took.
+    pub(crate) fn shrink(&mut self) {
+        if self.bytes.capacity() > KEPT_MAX {
+            self.bytes = Vec::new();
+        }
     }
 }
 

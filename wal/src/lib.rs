@@ -76,7 +76,6 @@ use force::Groups;
 use frame::Seed;
 use hold::Holds;
 use read::Window;
-use record::Encoded;
 use ring::Ring;
 use segment::Segments;
 
@@ -145,11 +144,10 @@ impl Wal {
     pub fn append(&self, ticket: &mut LogTicket, record: &Record<'_>) -> Lsn {
         let running = self.running();
         debug_assert!(Arc::ptr_eq(ticket.admission(), &running.admission), "another log's ticket");
-        let mut encoded = Encoded::new(record);
-        let len = encoded.len();
-        assert!(len <= RECORD_BYTES_MAX, "record of {len} bytes; at most {RECORD_BYTES_MAX}");
-        ticket.spend(len as u64);
-        running.ring.append(&mut encoded, self.seed)
+        let frame = ticket.lay_out(record);
+        let lsn = running.ring.append(frame, self.seed);
+        frame.shrink();
+        lsn
     }
 
     /// How far the log is on disk.

@@ -25,7 +25,7 @@ use argali_base::codec::{Reader, Writer};
 use argali_base::{Lsn, TxnId};
 
 use crate::change::Changes;
-use crate::frame::{self, HEAD_BYTES_MAX, KIND_AT, Seed, in_words, put_lsn};
+use crate::frame::{self, FrameBuf, HEAD_BYTES_MAX, KIND_AT, PADDING_SHIFT, put_lsn};
 use crate::tables::CheckpointTables;
 
 /// Most bytes a record takes beside its changes' operations, its undo and its tables, and beside
@@ -134,12 +134,13 @@ const UNDO_LOGICAL: u64 = 2;
 /// Bits of the header's ninth byte.
 const KIND_MASK: u8 = 0b1111;
 const LAST: u8 = 0b1_0000;
-const PADDING_SHIFT: u32 = 5;
 
 impl<'a> Record<'a> {
     /// Bytes this record takes in the log.
     pub fn encoded_len(&self) -> usize {
-        Encoded::new(self).len()
+        let mut frame = FrameBuf::default();
+        frame.write(self);
+        frame.len()
     }
 
     /// Decodes one whole frame whose CRC was checked. `None`: it says nothing this version knows.
@@ -251,113 +252,59 @@ impl<'a> Undo<'a> {
     }
 }
 
-/// A record cut into pieces that lie one behind the other in its frame: nothing is copied before the
-/// log's ring.
-#[derive(Debug)]
-pub(crate) struct Encoded<'a> {
-    head: Head,
-    first: &'a [u8],
-    second: &'a [u8],
-    padding: usize,
-}
-
-/// Header and the numbers behind it.
-#[derive(Debug)]
-struct Head {
-    bytes: [u8; HEAD_BYTES_MAX],
-    len: usize,
-}
-
-impl Writer for Head {
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-}
-
-impl<'a> Encoded<'a> {
-    pub(crate) fn new(record: &Record<'a>) -> Self {
-        let head = Head { bytes: [0; HEAD_BYTES_MAX], len: KIND_AT + 1 };
-        let mut this = Self { head, first: &[], second: &[], padding: 0 };
-        this.head.put_varint(record.txn.get());
-        put_lsn(&mut this.head, record.prev);
-        let kind = this.lay_out(&record.body);
-        let len = this.len_without_padding();
-        this.padding = len.next_multiple_of(8) - len;
-        let words = in_words(this.len());
-        this.head.bytes[..2].copy_from_slice(&words.to_le_bytes());
-        this.head.bytes[KIND_AT] = kind | (this.padding as u8) << PADDING_SHIFT;
-        this
+impl FrameBuf {
+    /// Lays `record` out, in place of what was here.
+    pub(crate) fn write(&mut self, record: &Record<'_>) {
+        self.begin();
+        self.put_varint(record.txn.get());
+        put_lsn(self, record.prev);
+        let kind = self.lay_out(&record.body);
+        self.finish(kind);
     }
 
-    /// Numbers into the head, the rest as pieces; the kind, with its flag.
-    fn lay_out(&mut self, body: &Body<'a>) -> u8 {
+    /// Numbers, then the rest; the kind, with its flag.
+    fn lay_out(&mut self, body: &Body<'_>) -> u8 {
         let flag = |last| if last { LAST } else { 0 };
-        let head = &mut self.head;
         match *body {
             Body::Update { changes, undo } => {
-                self.first = changes.bytes();
-                let (kind, bytes) = undo_pieces(changes, undo);
-                self.second = bytes;
-                head.put_varint(kind);
-                head.put_varint(self.first.len() as u64);
+                let (kind, bytes) = undo_bytes(changes, undo);
+                self.put_varint(kind);
+                self.put_var_bytes(changes.bytes());
+                self.put(bytes);
                 UPDATE
             }
             Body::Compensation { changes, undo_next } => {
-                put_lsn(head, undo_next);
-                self.first = changes.bytes();
+                put_lsn(self, undo_next);
+                self.put(changes.bytes());
                 COMPENSATION
             }
             Body::Commit { durable } => {
-                put_lsn(head, durable);
+                put_lsn(self, durable);
                 COMMIT
             }
             Body::End => END,
             Body::CheckpointBegin { durable } => {
-                put_lsn(head, durable);
+                put_lsn(self, durable);
                 CHECKPOINT_BEGIN
             }
             Body::CheckpointEnd { begin, durable, last, tables } => {
-                put_lsn(head, begin);
-                put_lsn(head, durable);
-                self.first = tables.bytes();
+                put_lsn(self, begin);
+                put_lsn(self, durable);
+                self.put(tables.bytes());
                 CHECKPOINT_END | flag(last)
             }
             Body::Prepare { durable, before, last, piece } => {
-                put_lsn(head, durable);
-                head.put_varint(before);
-                self.first = piece;
+                put_lsn(self, durable);
+                self.put_varint(before);
+                self.put(piece);
                 PREPARE | flag(last)
             }
         }
     }
-
-    fn len_without_padding(&self) -> usize {
-        self.head.len + self.first.len() + self.second.len()
-    }
-
-    /// Bytes of the frame.
-    pub(crate) fn len(&self) -> usize {
-        self.len_without_padding() + self.padding
-    }
-
-    /// Fills in what only the place in the log decides.
-    pub(crate) fn seal(&mut self, seed: Seed, lsn: Lsn, prev_len: u32) {
-        self.head.bytes[2..4].copy_from_slice(&in_words(prev_len as usize).to_le_bytes());
-        let [head, rest @ ..] = self.pieces();
-        let crc = seed.crc(lsn, head, &rest);
-        self.head.bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-    }
-
-    /// The frame, piece by piece.
-    pub(crate) fn pieces(&self) -> [&[u8]; 4] {
-        static ZEROS: [u8; 8] = [0; 8];
-        [&self.head.bytes[..self.head.len], self.first, self.second, &ZEROS[..self.padding]]
-    }
 }
 
 /// Kind and bytes of an undo.
-fn undo_pieces<'a>(changes: Changes<'a>, undo: Undo<'a>) -> (u64, &'a [u8]) {
+fn undo_bytes<'a>(changes: Changes<'a>, undo: Undo<'a>) -> (u64, &'a [u8]) {
     match undo {
         Undo::Never => (UNDO_NEVER, &[]),
         Undo::Physical(ops) => {

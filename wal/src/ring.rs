@@ -31,8 +31,7 @@ use argali_base::Lsn;
 use argali_base::sync::{AtomicU64, Ordering, fence};
 
 use crate::RECORD_BYTES_MAX;
-use crate::frame::{FRAME_BYTES_MIN, Seed, plausible_len};
-use crate::record::Encoded;
+use crate::frame::{FRAME_BYTES_MIN, FrameBuf, Seed, plausible_len};
 
 /// Bytes of log per chunk. Models make thousands of rings of a few records each.
 const CHUNK_BYTES: usize = if cfg!(feature = "shuttle") { 256 } else { 64 << 10 };
@@ -135,13 +134,15 @@ impl Ring {
     }
 
     /// Appends a record there was room admitted for.
-    pub(crate) fn append(&self, record: &mut Encoded<'_>, seed: Seed) -> Lsn {
-        let len = record.len() as u64;
+    pub(crate) fn append(&self, frame: &mut FrameBuf, seed: Seed) -> Lsn {
+        let len = frame.len() as u64;
         let Place { tail: lsn, prev_len } = self.reserve(len);
-        record.seal(seed, Lsn::new(lsn), prev_len as u32);
+        let (first, rest) = frame.seal(seed, Lsn::new(lsn), prev_len as u32);
         // Pairs with the fence in `read`: who sees a word of this record sees the new tail, too.
         fence(Ordering::Release);
-        self.copy_in(lsn, &record.pieces());
+        let mut out = Cursor::new(self, lsn);
+        out.store(&[first]);
+        out.store(rest);
         self.link(lsn).store(lsn + len, Ordering::Release);
         Lsn::new(lsn)
     }
@@ -163,26 +164,6 @@ impl Ring {
 
     fn link(&self, lsn: u64) -> &AtomicU64 {
         self.chunk(lsn).link(lsn)
-    }
-
-    /// Stores the pieces one behind the other as whole words; their total is a multiple of 8.
-    fn copy_in(&self, lsn: u64, pieces: &[&[u8]]) {
-        let mut out = Cursor::new(self, lsn);
-        // The bytes that do not fill a word yet, lowest first, and how many bits they are.
-        let (mut carry, mut filled) = (0_u64, 0_u32);
-        for piece in pieces {
-            let (words, rest) = piece.as_chunks::<8>();
-            carry = out.store(words, (carry, filled));
-            let last = rest.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte));
-            carry |= last << filled;
-            let bits = filled + 8 * rest.len() as u32;
-            if bits >= 64 {
-                out.store(&[carry.to_le_bytes()], (0, 0));
-                carry = last >> (64 - filled);
-            }
-            filled = bits % 64;
-        }
-        assert_eq!(filled, 0, "a frame is a whole number of words");
     }
 
     /// End of the complete records from `from` on. Waits until it lies beyond `need`, which must have
@@ -212,12 +193,11 @@ impl Ring {
         assert!(rest.is_empty(), "the log is a whole number of words");
         let (mut words, mut from) = (words, Cursor::new(self, lsn));
         while !words.is_empty() {
-            let here = from.here();
-            let (now, later) = words.split_at_mut(words.len().min(here.len()));
-            for (word, stored) in now.iter_mut().zip(here) {
-                *word = stored.load(Ordering::Relaxed).to_le_bytes();
+            let sources = from.take(words.len());
+            let (now, later) = words.split_at_mut(sources.len());
+            for (word, source) in now.iter_mut().zip(sources) {
+                *word = source.load(Ordering::Relaxed).to_le_bytes();
             }
-            from.at += 8 * now.len() as u64;
             words = later;
         }
     }
@@ -251,31 +231,49 @@ impl Ring {
 struct Cursor<'r> {
     ring: &'r Ring,
     at: u64,
+    /// The words from here to the end of the chunk.
+    here: &'r [AtomicU64],
 }
 
 impl<'r> Cursor<'r> {
+    #[inline]
     fn new(ring: &'r Ring, at: u64) -> Self {
-        Self { ring, at }
+        let here = &ring.chunk(at).words[(at / 8) as usize % CHUNK_WORDS..];
+        Self { ring, at, here }
     }
 
-    /// The words from here to the end of the chunk.
-    fn here(&self) -> &'r [AtomicU64] {
-        &self.ring.chunk(self.at).words[(self.at / 8) as usize % CHUNK_WORDS..]
+    /// Up to `most` words behind each other; fewer where the chunk ends. None only of none.
+    #[inline]
+    fn take(&mut self, most: usize) -> &'r [AtomicU64] {
+        if self.here.is_empty() {
+            *self = Self::new(self.ring, self.at);
+        }
+        let (taken, left) = self.here.split_at(most.min(self.here.len()));
+        self.here = left;
+        self.at += 8 * taken.len() as u64;
+        taken
     }
 
-    /// Stores `words` behind the `filled` bits of `carry`; what is left of the last one.
-    fn store(&mut self, mut words: &[[u8; 8]], (mut carry, filled): (u64, u32)) -> u64 {
+    #[inline]
+    fn store(&mut self, mut words: &[[u8; 8]]) {
         while !words.is_empty() {
-            let here = self.here();
-            let (now, later) = words.split_at(words.len().min(here.len()));
-            for (stored, word) in here.iter().zip(now) {
-                let word = u64::from_le_bytes(*word);
-                stored.store(carry | word << filled, Ordering::Relaxed);
-                carry = word.checked_shr(64 - filled).unwrap_or(0);
+            let targets = self.take(words.len());
+            let (now, later) = words.split_at(targets.len());
+            // By fours, since no compiler unrolls a loop of atomic stores.
+            let ((fours, rest), (words_of_fours, words_of_rest)) =
+                (targets.as_chunks::<4>(), now.as_chunks::<4>());
+            for (targets, words) in fours.iter().zip(words_of_fours) {
+                store_each(targets, words);
             }
-            self.at += 8 * now.len() as u64;
+            store_each(rest, words_of_rest);
             words = later;
         }
-        carry
+    }
+}
+
+#[inline]
+fn store_each(targets: &[AtomicU64], words: &[[u8; 8]]) {
+    for (target, word) in targets.iter().zip(words) {
+        target.store(u64::from_le_bytes(*word), Ordering::Relaxed);
     }
 }

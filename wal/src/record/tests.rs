@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::change::ChangesBuilder;
-use crate::frame::{FRAME_BYTES_MIN, check};
+use crate::frame::{FRAME_BYTES_MIN, Seed, check, in_words};
 use crate::tables::{ActiveTxn, DirtyPage, TxnState};
 use crate::{CHANGE_OVERHEAD, LogId};
 use argali_base::PageId;
@@ -16,9 +16,10 @@ fn seed() -> Seed {
 }
 
 fn frame(record: &Record<'_>) -> Vec<u8> {
-    let mut encoded = Encoded::new(record);
-    encoded.seal(seed(), AT, 48);
-    let bytes = encoded.pieces().concat();
+    let mut frame = FrameBuf::default();
+    frame.write(record);
+    let (first, rest) = frame.seal(seed(), AT, 48);
+    let bytes = [&first, rest.as_flattened()].concat();
     assert_eq!(bytes.len(), record.encoded_len());
     bytes
 }
@@ -220,7 +221,7 @@ proptest! {
             bytes[9..13].iter_mut().for_each(|byte| *byte &= 0x7f);
         }
         if let Some(record) = Record::decode(&bytes) {
-            let again = Encoded::new(&record).pieces().concat();
+            let again = frame(&record);
             prop_assert_eq!(again.len(), bytes.len());
             prop_assert_eq!(&again[KIND_AT..], &bytes[KIND_AT..]);
         }
