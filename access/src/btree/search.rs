@@ -15,6 +15,7 @@
 //! Written over [`View`], so latched pages and glimpses share it.
 
 use std::cmp::Ordering;
+use std::hint::select_unpredictable;
 
 use argali_base::PageId;
 use argali_buffer_pool::Restart;
@@ -96,25 +97,16 @@ pub(super) struct Place {
 pub(super) fn in_leaf(view: &impl View, key: &[u8]) -> Result<Place, Restart> {
     let wanted = Wanted::new(key, node::skip(view)?);
     let count = view.slot_count()?;
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let mid = low + (high - low) / 2;
-        match view.head(mid)?.cmp(&wanted.head) {
-            Ordering::Less => low = mid + 1,
-            Ordering::Greater => high = mid,
-            Ordering::Equal => {
-                let cell = LeafCell::read(view, mid)?;
-                match wanted.order(view, cell.key_at(), cell.key_len)? {
-                    Ordering::Less => low = mid + 1,
-                    Ordering::Greater => high = mid,
-                    Ordering::Equal => {
-                        return Ok(Place { slot: mid, found: Some(cell), shares: true });
-                    }
-                }
-            }
+    let mut found = None;
+    let slot = first_past(view, wanted.head, (0, count), |slot| {
+        let cell = LeafCell::read(view, slot)?;
+        let order = wanted.order(view, cell.key_at(), cell.key_len)?;
+        if order.is_eq() {
+            found = Some(Place { slot, found: Some(cell), shares: true });
         }
-    }
-    missing(view, &wanted, low, count)
+        Ok(order.is_ge())
+    })?;
+    found.map_or_else(|| missing(view, &wanted, slot, count), Ok)
 }
 
 /// Where a key belongs in a leaf that has not got it; `slot` is what the heads say.
@@ -161,20 +153,11 @@ fn child_before(
     let wanted = Wanted::new(key, node::skip(view)?);
     let count = view.slot_count()?;
     // Slot 0 stands for minus infinity: it is never compared.
-    let (mut low, mut high) = (1, count);
-    while low < high {
-        let mid = low + (high - low) / 2;
-        match view.head(mid)?.cmp(&wanted.head) {
-            Ordering::Less => low = mid + 1,
-            Ordering::Greater => high = mid,
-            Ordering::Equal => {
-                let cell = InnerCell::read(view, mid)?;
-                let order = wanted.order(view, cell.separator_at, cell.separator_len)?;
-                if past(order) { high = mid } else { low = mid + 1 }
-            }
-        }
-    }
-    let slot = low - 1;
+    let behind = first_past(view, wanted.head, (count.min(1), count), |slot| {
+        let cell = InnerCell::read(view, slot)?;
+        Ok(past(wanted.order(view, cell.separator_at, cell.separator_len)?))
+    })?;
+    let slot = behind.checked_sub(1).ok_or(Restart)?;
     let cell = InnerCell::read(view, slot)?;
     if wanted.skip == 0 || count < 2 {
         return Ok((slot, cell.child));
@@ -185,6 +168,47 @@ fn child_before(
         Ordering::Less => Ok((count - 1, InnerCell::read(view, count - 1)?.child)),
         Ordering::Greater => Ok((0, InnerCell::read(view, 0)?.child)),
     }
+}
+
+/// The first of the slots from `low` to below `high` that is past the wanted key: its head is greater, or it is
+/// equal and the whole key `is_past`.
+#[inline]
+fn first_past(
+    view: &impl View,
+    head: u32,
+    (low, high): (usize, usize),
+    mut is_past: impl FnMut(usize) -> Result<bool, Restart>,
+) -> Result<usize, Restart> {
+    let first = not_below(view, head, (low, high))?;
+    if first == high || view.head(first)? != head || is_past(first)? {
+        return Ok(first);
+    }
+    // Several keys have this head: look at them whole.
+    let next = head.checked_add(1).map(|next| not_below(view, next, (first, high)));
+    let (mut low, mut high) = (first + 1, next.unwrap_or(Ok(high))?);
+    while low < high {
+        let mid = low + (high - low) / 2;
+        if is_past(mid)? { high = mid } else { low = mid + 1 }
+    }
+    Ok(low)
+}
+
+/// The first of the slots from `low` to below `high` whose head is not below `head`. Which way a probe goes is
+/// a coin toss, and a wrong guess of the processor costs more than a probe: so nothing branches on it.
+#[inline]
+fn not_below(
+    view: &impl View,
+    head: u32,
+    (mut low, high): (usize, usize),
+) -> Result<usize, Restart> {
+    let mut left = high.saturating_sub(low);
+    while left > 1 {
+        let half = left / 2;
+        let below = view.head(low + half - 1)? < head;
+        low = select_unpredictable(below, low + half, low);
+        left -= half;
+    }
+    Ok(low + usize::from(left == 1 && view.head(low)? < head))
 }
 
 #[cfg(test)]

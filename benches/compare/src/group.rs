@@ -3,7 +3,7 @@
 //! ```text
 //!  cache the engine was given, a quarter of the data   160 MB ┐
 //!  memory it holds when it has opened (code, buffers)          ├─ limit of the group
-//!  room for threads and files of the system          48 MB ┘
+//!  room for threads and files of the system             48 MB ┘
 //! ```
 //!
 //! With a cache for a quarter of the data, an engine that reads through the system's cache, or maps its file,
