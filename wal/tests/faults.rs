@@ -76,6 +76,25 @@ fn a_failed_log_write_poisons() {
     assert_eq!(after.tail(), durable);
 }
 
+/// It had written a part of a record; a log of more segments than are kept open was waiting for it.
+#[test]
+fn a_flush_that_failed_half_way_is_taken_up_again() {
+    let large = LogOptions { limit_bytes: 4 << 20, ..options() };
+    let sim = SimDisk::new(1);
+    let faulty = FaultyDisk::new(Arc::new(sim.clone()));
+    let wal = Wal::create(Arc::new(faulty.clone()), common::ID, large.clone(), Health::new());
+    let wal = wal.unwrap();
+    for txn in 0..60 {
+        update(&wal, txn, 30_000).unwrap();
+    }
+    faulty.fail(Fault::new(Call::Open, "wal/*", Failure::Eio).after(1));
+    let error = wal.force(Lsn::MAX).unwrap_err();
+    assert!(matches!(error, Error::Io { op: "open", .. }), "{error}");
+    let end = wal.force(Lsn::MAX).unwrap().end();
+    let after = common::open(&sim.power_cut(Loss::LoseAll), large).unwrap();
+    assert_eq!((all(&after, Lsn::FIRST).len(), after.tail()), (60, end));
+}
+
 #[test]
 fn short_and_interrupted_calls_are_carried_through() {
     let (sim, faulty, wal) = faulty();
