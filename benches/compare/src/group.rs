@@ -3,7 +3,7 @@
 //! ```text
 //!  cache the engine was given, a quarter of the data   160 MB ┐
 //!  memory it holds when it has opened (code, buffers)          ├─ limit of the group
-//!  room for threads and files of the system             48 MB ┘
+//!  room for threads and files of the system             64 MB ┘
 //! ```
 //!
 //! With a cache for a quarter of the data, an engine that reads through the system's cache, or maps its file,
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 /// What an engine may take beside its cache and what it held when it had opened.
-const SPARE: usize = 48 << 20;
+const SPARE: usize = 64 << 20;
 
 /// A version of the interface: where groups are made, the file of the limit, and what the statistics call
 /// memory that is no cache of files.

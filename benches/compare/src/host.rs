@@ -54,6 +54,7 @@ pub(crate) struct Slice {
     /// What the serving process said.
     pub(crate) answer: Value,
     pub(crate) device_bytes: u64,
+    pub(crate) device_reads: u64,
     pub(crate) flushes: u64,
     /// CPU seconds that neither the engine nor we used.
     pub(crate) foreign_cpu: f64,
@@ -136,6 +137,7 @@ impl Host {
         Ok(Slice {
             ops_per_second: number("ops") / number("seconds"),
             device_bytes: after.bytes - device.bytes,
+            device_reads: after.reads - device.reads,
             flushes: after.flushes - device.flushes,
             foreign_cpu: (machine - own - number("cpu_s")).max(0.0),
             answer,

@@ -30,6 +30,7 @@ pub(crate) fn limits(dir: &Path) -> Result<Vec<Limit>> {
         limit("append of 512 bytes + fdatasync, zero-filled file", appends(&path)?, "/s"),
         limit("sequential write, synced", sequential / 1e6, "MB/s"),
         limit("random reads of 8 KiB, O_DIRECT, depth 1", reads(&path, 1)?, "/s"),
+        limit("random reads of 8 KiB, O_DIRECT, depth 16", reads(&path, 16)?, "/s"),
         limit("random reads of 8 KiB, O_DIRECT, depth 32", reads(&path, 32)?, "/s"),
         limit("memcpy of 8 KiB in cache", per_second(&mut copier()) * PAGE as f64 / 1e9, "GB/s"),
         limit("CRC-32C of 8 KiB in cache", per_second(&mut hasher()) * PAGE as f64 / 1e9, "GB/s"),

@@ -78,6 +78,7 @@ impl Measured {
             format!("{:.1}", per_op(self.mean(store, answer("cpu_s")) * 1e6)),
             format!("{:.0}", per_op(self.mean(store, |slice| slice.device_bytes as f64))),
             format!("{:.2}", per_op(self.mean(store, |slice| slice.flushes as f64))),
+            format!("{:.2}", per_op(self.mean(store, |slice| slice.device_reads as f64))),
             format!("{:.2}", per_op(self.mean(store, answer("switches")))),
             format!("{:.0}", self.mean(store, answer("peak_memory")) / 1e6),
             format!("{:.2}", self.mean(store, |slice| slice.foreign_cpu)),
@@ -92,7 +93,7 @@ impl Measured {
                 json!({
                     "workload": self.workload.name, "store": store, "mode": mode, "round": round,
                     "ops_per_second": slice.ops_per_second, "device_bytes": slice.device_bytes,
-                    "flushes": slice.flushes, "foreign_cpu_s": slice.foreign_cpu,
+                    "device_reads": slice.device_reads, "flushes": slice.flushes, "foreign_cpu_s": slice.foreign_cpu,
                     "inside": slice.answer,
                 })
             };
@@ -102,7 +103,7 @@ impl Measured {
     }
 }
 
-const HEAD: [&str; 14] = [
+const HEAD: [&str; 15] = [
     "workload",
     "engine",
     "ops/s",
@@ -114,6 +115,7 @@ const HEAD: [&str; 14] = [
     "CPU µs/op",
     "device B/op",
     "flushes/op",
+    "reads/op",
     "switches/op",
     "peak MB",
     "foreign CPU s",
@@ -160,7 +162,7 @@ pub(crate) fn table(measured: &[Measured], markdown: bool) -> String {
             table.add_row(row.cells(store));
         }
     }
-    for at in [2, 5, 6, 7, 8, 9, 10, 11, 12, 13] {
+    for at in [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14] {
         if let Some(column) = table.column_mut(at) {
             column.set_cell_alignment(CellAlignment::Right);
         }

@@ -50,10 +50,11 @@ pub(crate) fn peak_memory() -> u64 {
     line.map_or(0, |line| number(line.split_whitespace().nth(1).as_ref()) << 10)
 }
 
-/// Bytes written to, and flushes of, the device that `path` is on, since the machine began.
+/// Bytes written to, reads from, and flushes of the device that `path` is on, since the machine began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Device {
     pub(crate) bytes: u64,
+    pub(crate) reads: u64,
     pub(crate) flushes: u64,
 }
 
@@ -68,6 +69,7 @@ pub(crate) fn device(path: &Path) -> Device {
     });
     line.map_or_else(Device::default, |line| Device {
         bytes: number(line.get(9)) * 512,
+        reads: number(line.get(3)),
         flushes: number(line.get(18)),
     })
 }
