@@ -75,10 +75,21 @@ impl<'a> Reader<'a> {
     /// is longer than need be.
     #[inline]
     pub fn varint(&mut self) -> Option<u64> {
-        if let [byte @ 0..0x80, rest @ ..] = self.bytes {
-            self.bytes = rest;
-            return Some(u64::from(*byte));
-        }
+        // Most are short: lengths, page ids, numbers of transactions, words of an LSN.
+        let (value, rest) = match *self.bytes {
+            [a @ 0..0x80, ref rest @ ..] => (u64::from(a), rest),
+            [a, b @ 1..0x80, ref rest @ ..] => (groups([a, b, 0, 0]), rest),
+            [a, b @ 0x80..=0xff, c @ 1..0x80, ref rest @ ..] => (groups([a, b, c, 0]), rest),
+            [a, b @ 0x80..=0xff, c @ 0x80..=0xff, d @ 1..0x80, ref rest @ ..] => {
+                (groups([a, b, c, d]), rest)
+            }
+            _ => return self.long_varint(),
+        };
+        self.bytes = rest;
+        Some(value)
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for (at, byte) in self.bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
             let (bits, shift) = (u64::from(byte & 0x7f), 7 * at as u32);
@@ -114,6 +125,13 @@ impl<'a> Reader<'a> {
         let len = self.u32()?;
         self.take(len as usize)
     }
+}
+
+/// The number in up to four bytes of seven bits each, the lowest first.
+#[inline]
+const fn groups([a, b, c, d]: [u8; 4]) -> u64 {
+    let low = (a & 0x7f) as u64 | ((b & 0x7f) as u64) << 7;
+    low | ((c & 0x7f) as u64) << 14 | ((d & 0x7f) as u64) << 21
 }
 
 /// The varint of `value`, in `bytes`.

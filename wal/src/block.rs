@@ -38,6 +38,12 @@ impl DerefMut for AlignedBuf {
     }
 }
 
+/// Whether all of `bytes` are zero, found out by blocks: most of what is asked about is megabytes of zeros.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+    bytes.chunks(BLOCK_BYTES).all(|block| *block == ZEROS[..block.len()])
+}
+
 /// `value` rounded down to a multiple of `unit`.
 pub(crate) const fn round_down(value: u64, unit: usize) -> u64 {
     value - value % unit as u64

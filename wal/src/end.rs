@@ -20,9 +20,10 @@
 use argali_base::{Lsn, Result};
 
 use crate::Control;
-use crate::frame::{self, FRAME_BYTES_MIN, HEAD_BYTES_MAX, Seed};
-use crate::read::Window;
-use crate::record::{Record, durable_claimed};
+use crate::block::is_zero;
+use crate::frame::{self, HEAD_BYTES_MAX, KIND_AT, Seed};
+use crate::read::{Direction, Window};
+use crate::record::{Record, claims_durable, durable_claimed};
 use crate::segment::Segments;
 
 /// Bytes of long later frames whose CRC is computed in search of evidence; bounds the work on a hostile
@@ -86,13 +87,11 @@ fn next_frame<'w>(
     seed: Seed,
     at: End,
 ) -> Result<Result<&'w [u8], &'static str>> {
-    let lsn = at.lsn.get();
-    let len =
-        match frame::plausible_len(window.forward(segments, (lsn, FRAME_BYTES_MIN), u64::MAX)?) {
-            Ok(len) => len,
-            Err(what) => return Ok(Err(what)),
-        };
-    let frame = window.forward(segments, (lsn, len), u64::MAX)?;
+    let frame = window.frame(Direction::Forward, segments, at.lsn.get(), u64::MAX)?;
+    let frame = match frame {
+        Ok(frame) => frame,
+        Err(what) => return Ok(Err(what)),
+    };
     Ok(frame::check(frame, seed, at.lsn).and_then(|header| {
         if at.prev_len == 0 || header.prev_len == at.prev_len {
             Ok(frame)
@@ -156,7 +155,11 @@ fn evidence_behind(
 fn candidate(bytes: &[u8], (at, end): (u64, Lsn), budget: &mut usize) -> Option<(usize, usize)> {
     // Few words look like a kind, and fewer are followed by such an LSN: this runs over megabytes of zeros or
     // old records.
-    (0..bytes.len()).step_by(8).find_map(|skipped| {
+    if is_zero(bytes) {
+        return None;
+    }
+    let may_claim = |at: &usize| bytes.get(at + KIND_AT).is_some_and(|tag| claims_durable(*tag));
+    (0..bytes.len()).step_by(8).filter(may_claim).find_map(|skipped| {
         let head = &bytes[skipped..bytes.len().min(skipped + HEAD_BYTES_MAX)];
         let durable = durable_claimed(head)?;
         let known = end < durable && durable.get() <= at + skipped as u64;

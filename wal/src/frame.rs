@@ -188,7 +188,9 @@ pub(crate) fn check(frame: &[u8], seed: Seed, lsn: Lsn) -> Result<Header, &'stat
     }
     let mut fields = Reader::new(&frame[2..]);
     let (prev_len, crc) = (fields.u16().unwrap_or(0), fields.u32().unwrap_or(0));
-    let (head, rest) = frame.split_at(FRAME_BYTES_MIN);
+    // A short frame in one piece, a long one in one that is copied and one that is not.
+    let head = if len <= HEAD_BYTES_MAX { len } else { FRAME_BYTES_MIN };
+    let (head, rest) = frame.split_at(head);
     if seed.crc(lsn, head, &[rest]) != crc {
         return Err("record checksum does not match");
     }

@@ -115,39 +115,62 @@ impl Window {
         (lsn, len): (u64, usize),
         limit: u64,
     ) -> Result<&[u8]> {
-        self.get(Direction::Forward, segments, (lsn, len), limit)
+        self.see_to(Direction::Forward, segments, (lsn, len), limit)?;
+        Ok(self.part(lsn, len))
     }
 
-    /// As [`Window::forward`]; going backward, what it must read begins well before `lsn`.
-    fn get(
+    /// Whatever is on disk of the frame at `lsn`, or what is wrong with the length it begins with.
+    #[inline]
+    pub(crate) fn frame(
+        &mut self,
+        direction: Direction,
+        segments: &Segments,
+        lsn: u64,
+        limit: u64,
+    ) -> Result<Result<&[u8], &'static str>> {
+        self.see_to(direction, segments, (lsn, FRAME_BYTES_MIN), limit)?;
+        let len = match frame::plausible_len(self.part(lsn, FRAME_BYTES_MIN)) {
+            Ok(len) => len,
+            Err(what) => return Ok(Err(what)),
+        };
+        self.see_to(direction, segments, (lsn, len), limit)?;
+        Ok(Ok(self.part(lsn, len)))
+    }
+
+    /// Sees to it that the window holds what there is of the `len` bytes at `lsn`. Going backward, what it
+    /// must read begins well before `lsn`.
+    #[inline]
+    fn see_to(
         &mut self,
         direction: Direction,
         segments: &Segments,
         (lsn, len): (u64, usize),
         limit: u64,
-    ) -> Result<&[u8]> {
-        if !self.holds(lsn, len, limit) {
-            let before = match direction {
-                Direction::Forward => 0,
-                Direction::Backward => {
-                    let wanted = len.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES;
-                    self.buf.len().saturating_sub(wanted) as u64
-                }
-            };
-            // Not into the segment before: it may be gone, or be recycled this very moment, and the
-            // read would end before it came to `lsn`.
-            let floor = segments.index(Lsn::new(lsn)) * segments.size();
-            let start = round_down(lsn.saturating_sub(before).max(floor), BLOCK_BYTES);
-            self.load(segments, start, (lsn, len), limit)?;
+    ) -> Result<()> {
+        if self.holds(lsn, len, limit) {
+            return Ok(());
         }
-        Ok(self.part(lsn, len))
+        let before = match direction {
+            Direction::Forward => 0,
+            Direction::Backward => {
+                let wanted = len.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES;
+                self.buf.len().saturating_sub(wanted) as u64
+            }
+        };
+        // Not into the segment before: it may be gone, or be recycled this very moment, and the
+        // read would end before it came to `lsn`.
+        let floor = segments.index(Lsn::new(lsn)) * segments.size();
+        let start = round_down(lsn.saturating_sub(before).max(floor), BLOCK_BYTES);
+        self.load(segments, start, (lsn, len), limit)
     }
 
+    #[inline]
     fn holds(&self, lsn: u64, len: usize, limit: u64) -> bool {
         let end = (lsn + len as u64).min(limit);
         self.len > 0 && self.start <= lsn && end <= self.start + self.len as u64
     }
 
+    #[cold]
     fn load(
         &mut self,
         segments: &Segments,
@@ -170,6 +193,7 @@ impl Window {
         Ok(())
     }
 
+    #[inline]
     fn part(&self, lsn: u64, len: usize) -> &[u8] {
         let Some(from) = lsn.checked_sub(self.start).map(|from| from as usize) else {
             return &[];
@@ -248,10 +272,8 @@ impl Wal {
             return Err(segments.corrupt(lsn, what));
         }
         let bad = |what| segments.corrupt(lsn, what);
-        let (at, limit) = (lsn.get(), durable.get());
-        let head = window.get(direction, segments, (at, FRAME_BYTES_MIN), limit)?;
-        let len = frame::plausible_len(head).map_err(bad)?;
-        let whole = window.get(direction, segments, (at, len), limit)?;
+        let frame = window.frame(direction, segments, lsn.get(), durable.get())?;
+        let whole = frame.map_err(bad)?;
         frame::check(whole, self.seed(), lsn).map_err(bad)?;
         Ok(whole)
     }

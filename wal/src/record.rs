@@ -161,14 +161,20 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Whether a frame with this ninth byte is of a kind that carries a durable end.
+pub(crate) fn claims_durable(tag: u8) -> bool {
+    matches!(tag & KIND_MASK, COMMIT | CHECKPOINT_BEGIN | CHECKPOINT_END | PREPARE)
+}
+
 /// The durable end that a frame beginning with `head` would prove, as far as its first bytes go: none for
 /// kinds that prove nothing.
 pub(crate) fn durable_claimed(head: &[u8]) -> Option<Lsn> {
     let mut reader = Reader::new(head.get(KIND_AT..)?);
-    let kind = reader.u8()? & KIND_MASK;
-    if !matches!(kind, COMMIT | CHECKPOINT_BEGIN | CHECKPOINT_END | PREPARE) {
+    let tag = reader.u8()?;
+    if !claims_durable(tag) {
         return None;
     }
+    let kind = tag & KIND_MASK;
     let (_txn, _prev) = (reader.varint()?, frame::lsn(&mut reader)?);
     if kind == CHECKPOINT_END {
         let _begin = frame::lsn(&mut reader)?;

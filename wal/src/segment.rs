@@ -25,7 +25,7 @@ use argali_base::disk::OpenMode;
 use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering};
 use argali_base::{Disk, Error, File, Health, Lsn, Result};
 
-use crate::block::{AlignedBuf, round_down};
+use crate::block::{AlignedBuf, is_zero, round_down};
 use crate::options::Mutations;
 
 const DIR: &str = "wal";
@@ -271,7 +271,7 @@ impl Segments {
                 .read_until_end_at(part, at % self.size)
                 .map_err(|error| Error::io("read", &self.name(index), error))?;
             let keep = end.saturating_sub(at) as usize;
-            if got < len || part[keep..].iter().any(|byte| *byte != 0) {
+            if got < len || !is_zero(&part[keep..]) {
                 part[keep..].fill(0);
                 self.write(at, part)?;
                 wrote = true;
