@@ -1,11 +1,11 @@
 //! Opening: the composition root, from files to a running database.
 //!
 //! ```text
-//!  lock file ─► control ─► Wal::open ─► Pager::open ─► pool ─► txns ─► space, undo handlers
-//!                          (sync, judge  (sync, repair     │
-//!                           the end,      torn pages)      ▼
-//!                           analysis)
-//!        background ◄─ pending frees ◄─ restart, or nothing after a clean shutdown
+//!  lock file ─► control ─► Wal ─► Pager::open ─► pool ─► txns ─► space, undo handlers
+//!                                 (sync, repair                    │
+//!                                  torn pages)                     ▼
+//!        background ◄─ pending frees ◄─ restart (sync and read the log, find its end),
+//!                                       or nothing after a clean shutdown
 //! ```
 //!
 //! The clean mark holds only if the log ends exactly where it says. It is cleared, durably, before
@@ -24,9 +24,7 @@ use argali_base::sync::{Arc, Clock};
 use argali_base::{Disk, Error, Health, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
-use argali_recovery::{
-    Analysis, Parts, RecoveryObserver, Repairer, Report, Restarted, Silent, restart,
-};
+use argali_recovery::{Parts, RecoveryObserver, Repairer, Report, Restarted, Silent, restart};
 use argali_txn::{TxnManager, UndoHandlers};
 use argali_wal::{Control, ControlFile, Wal};
 
@@ -97,8 +95,7 @@ impl Options {
             return Err(Error::NoDatabase { path: disk.describe() });
         }
         let lock = disk.lock_shared(LOCK).map_err(in_use)?;
-        let (stack, _) = Stack::open(self, &disk, Access::ReadOnly)?;
-        let engine = stack.read_only()?;
+        let engine = Stack::open(self, &disk, Access::ReadOnly)?.read_only()?;
         Ok(Db::new(Shared::new(engine, lock, None)?))
     }
 
@@ -122,10 +119,7 @@ impl Options {
         }
         let lock = take_lock(disk.as_ref())?;
         let engine = match look(disk.as_ref())? {
-            Found::Database => {
-                let (stack, analysis) = Stack::open(self, disk, Access::ReadWrite)?;
-                stack.restart(analysis, observer)?
-            }
+            Found::Database => Stack::open(self, disk, Access::ReadWrite)?.restart(observer)?,
             Found::Nothing | Found::Unfinished => create(self, disk)?,
         };
         Ok(Db::new(Shared::new(engine, Some(lock), directory)?))
@@ -184,19 +178,19 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// The layers, and what was seen of the log while its end was looked for: the first pass of a restart.
-    fn open(options: Options, disk: &Arc<dyn Disk>, access: Access) -> Result<(Self, Analysis)> {
+    /// The layers. Where the log of a database that was not shut down ends is left to its restart.
+    fn open(options: Options, disk: &Arc<dyn Disk>, access: Access) -> Result<Self> {
         let writable = access == Access::ReadWrite;
         let control = ControlFile::open(Arc::clone(disk), writable)?;
         let now = control.get();
         options.validate_for(now.page_size, now.segment_bytes)?;
         let health = Health::new();
         let (log, pages) = (options.log_options(now.segment_bytes), options.pager_options(&now)?);
-        let mut analysis = Analysis::begin(&now, Clock::system());
         let (wal, pager) = if writable {
-            let see = |lsn, frame: &[u8]| analysis.see(lsn, frame);
-            let wal = Wal::open_reading(Arc::clone(disk), &now, log, health.clone(), see)?;
-            analysis.end(wal.end());
+            let wal = Wal::open_for_restart(Arc::clone(disk), &now, log, health.clone())?;
+            if now.clean_end.is_some() {
+                wal.find_end(&now)?;
+            }
             (wal, Pager::open(Arc::clone(disk), pages, health.clone())?)
         } else {
             let wal = Wal::open_read_only(Arc::clone(disk), &now, log)?;
@@ -212,7 +206,7 @@ impl Stack {
         let mut stack = Self { options, control, wal, pager, pool, txns, space, repairer, health };
         stack.register_undo();
         stack.install_repairer()?;
-        Ok((stack, analysis))
+        Ok(stack)
     }
 
     pub(crate) fn register_undo(&self) {
@@ -238,7 +232,7 @@ impl Stack {
 
     /// Whether the last shutdown left nothing to do.
     fn is_clean(&self) -> bool {
-        self.control.get().clean_end == Some(self.wal.durable().end())
+        self.control.get().clean_end == Some(self.wal.end())
     }
 
     /// After a clean shutdown nothing is compared with the log, so a data file of another time of this
@@ -264,7 +258,7 @@ impl Stack {
         Ok(())
     }
 
-    fn restart<O: RecoveryObserver>(self, analysis: Analysis, observer: &mut O) -> Result<Engine> {
+    fn restart<O: RecoveryObserver>(self, observer: &mut O) -> Result<Engine> {
         let clean = self.is_clean();
         if clean {
             self.check_data_file()?;
@@ -278,7 +272,7 @@ impl Stack {
             let report = Report { total_time: begun.now(), ..Report::default() };
             Restarted { report, in_doubt: Vec::new() }
         } else {
-            restart(&self.parts(Clock::system()), analysis, observer)?
+            restart(&self.parts(Clock::system()), observer)?
         };
         let engine = Engine::new(self, report, false);
         let mut theirs = Vec::new();

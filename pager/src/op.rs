@@ -402,12 +402,19 @@ pub struct OpList;
 impl OpList {
     /// The operations, borrowing from `bytes`; `None` when the bytes are not a list of operations.
     pub fn decode(bytes: &[u8]) -> Option<Vec<PageOp<'_>>> {
-        let mut reader = Reader::new(bytes);
         let mut ops = Vec::new();
+        Self::decode_into(bytes, &mut ops)?;
+        Some(ops)
+    }
+
+    /// As [`OpList::decode`], into a vector whose contents go and whose room is used again.
+    pub fn decode_into<'a>(bytes: &'a [u8], ops: &mut Vec<PageOp<'a>>) -> Option<()> {
+        ops.clear();
+        let mut reader = Reader::new(bytes);
         while !reader.is_empty() {
             ops.push(PageOp::decode(&mut reader)?);
         }
-        Some(ops)
+        Some(())
     }
 
     /// Whether redo of the change needs nothing of the old page: its first operation overwrites it.

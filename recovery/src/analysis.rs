@@ -28,17 +28,15 @@
 //! **A3** Each record of a transaction names its predecessor, so a record missing from the middle of
 //! the log cannot go unseen.
 //!
-//! Whoever opens the log reads the same records to find its end; given them then ([`Analysis::see`]), analysis
-//! reads nothing itself. Observed, or when anything is odd about what it was given, it reads the log
+//! Whoever looks for the end of the log reads the same records, and redo reads them, too: `once.rs` has one
+//! reading serve all three. Observed, or when anything was odd in that reading, analysis reads the log
 //! as if nobody had, and that is the pass whose decisions and errors count.
 //!
 //! Chunks of a checkpoint other than the one the master record names are passed over: the scan knows
 //! all they say. Analysis changes nothing, on disk or in the pool.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
-use argali_base::sync::Clock;
 use argali_base::{Error, Lsn, PageId, Result, TxnId};
 use argali_wal::{
     ActiveTxn, Body, Changes, CheckpointTables, Control, DirtyPage, Lent, Record, TxnState, Wal,
@@ -68,68 +66,18 @@ pub(crate) struct History {
     pub(crate) next_txn: u64,
 }
 
-/// The first pass, made while the log is opened.
-pub struct Analysis {
-    tables: Tables,
-    records: u64,
-    /// Something did not fit.
-    odd: bool,
-    clock: Clock,
-    begun: Duration,
-    time: Duration,
-}
-
-impl Analysis {
-    /// Before the first record: the log is about to be opened by this control file.
-    pub fn begin(control: &Control, clock: Clock) -> Self {
-        let tables = Tables::new(control, Lsn::NONE);
-        let begun = clock.now();
-        Self { tables, records: 0, odd: false, clock, begun, time: Duration::ZERO }
-    }
-
-    /// The next frame of the log; for [`Wal::open_reading`].
-    pub fn see(&mut self, lsn: Lsn, frame: &[u8]) {
-        self.records += 1;
-        let record = Record::decode(frame);
-        let seen = record.is_some_and(|record| self.tables.see(lsn, &record, &mut Silent).is_ok());
-        self.odd |= !seen;
-    }
-
-    /// The log is open and ends at `end`.
-    pub fn end(&mut self, end: Lsn) {
-        self.tables.end = end;
-        self.time = self.clock.now().saturating_sub(self.begun);
-    }
-
-    /// How long the log was read.
-    pub(crate) const fn time(&self) -> Duration {
-        self.time
-    }
-}
-
-/// Runs the pass, or takes it as it was made before.
+/// Runs the pass.
 pub(crate) fn analyse<O: RecoveryObserver>(
     parts: &Parts,
-    made: Analysis,
     report: &mut Report,
     observer: &mut O,
 ) -> Result<History> {
     let begun = parts.clock.now();
-    let (tables, records) = if made.odd || observer.wants() {
-        read(&parts.control.get(), &parts.wal, observer)?
-    } else {
-        report.analysis.time = made.time;
-        (made.tables, made.records)
-    };
+    let (tables, records) = read(&parts.control.get(), &parts.wal, observer)?;
     report.analysis.records = records;
-    report.analysis.from = tables.from;
-    report.analysis.to = tables.end;
-    report.analysis.bytes = tables.end.get().saturating_sub(tables.from.get());
     report.analysis.pages = tables.dirty.len() as u64;
-    report.winners = tables.winners;
-    let history = tables.finish(parts.mutations.prepared_are_losers)?;
-    report.losers = history.losers.iter().map(|loser| loser.txn).collect();
-    report.analysis.time += parts.since(begun);
+    let history = tables.conclude(parts, report)?;
+    report.analysis.time = parts.since(begun);
     tell(observer, || Event::AnalysisEnds {
         redo: history.redo,
         losers: history.losers.clone(),
@@ -156,7 +104,7 @@ fn read<O: RecoveryObserver>(
 }
 
 /// The two tables while the scan goes on.
-struct Tables {
+pub(crate) struct Tables {
     /// First record read: the master record, or the log's first record before any checkpoint.
     from: Lsn,
     end: Lsn,
@@ -165,6 +113,8 @@ struct Tables {
     /// Seen to end before the checkpoint's last chunk (A1); empty afterwards.
     ended: BTreeSet<TxnId>,
     dirty: DirtyPages,
+    /// Somebody else keeps the dirty page table.
+    without_pages: bool,
     winners: u64,
     next_txn: u64,
 }
@@ -181,7 +131,8 @@ enum Progress {
 }
 
 impl Tables {
-    fn new(control: &Control, end: Lsn) -> Self {
+    /// Before the first record; the log ends at `end`.
+    pub(crate) fn new(control: &Control, end: Lsn) -> Self {
         let taken = control.checkpoint_end > control.checkpoint;
         Self {
             from: control.checkpoint.max(Lsn::FIRST),
@@ -190,13 +141,25 @@ impl Tables {
             txns: HashMap::default(),
             ended: BTreeSet::new(),
             dirty: DirtyPages::default(),
+            without_pages: false,
             winners: 0,
             next_txn: control.next_txn,
         }
     }
 
+    /// Whether all of the master record's checkpoint has been read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.checkpoint == Progress::Complete
+    }
+
+    /// Hands the dirty page table over to somebody who keeps it from here on.
+    pub(crate) fn hand_over_pages(&mut self) -> DirtyPages {
+        self.without_pages = true;
+        std::mem::take(&mut self.dirty)
+    }
+
     /// Takes one record into account.
-    fn see<O: RecoveryObserver>(
+    pub(crate) fn see<O: RecoveryObserver>(
         &mut self,
         lsn: Lsn,
         record: &Record<'_>,
@@ -284,6 +247,9 @@ impl Tables {
     /// The first record that changes a page since the checkpoint is its recLSN, unless the chunk knows
     /// an older one.
     fn dirty<O: RecoveryObserver>(&mut self, lsn: Lsn, changes: Changes<'_>, observer: &mut O) {
+        if self.without_pages {
+            return;
+        }
         for change in changes.iter() {
             self.lower(lsn, DirtyPage { page: change.page, rec_lsn: lsn }, observer);
         }
@@ -332,6 +298,18 @@ impl Tables {
         entry.first = first;
         let txn = *entry;
         tell(observer, || Event::Transaction { lsn, txn });
+    }
+
+    /// What the pass found out, and in the report.
+    pub(crate) fn conclude(mut self, parts: &Parts, report: &mut Report) -> Result<History> {
+        self.end = parts.wal.end();
+        report.analysis.from = self.from;
+        report.analysis.to = self.end;
+        report.analysis.bytes = self.end.get().saturating_sub(self.from.get());
+        report.winners = self.winners;
+        let history = self.finish(parts.mutations.prepared_are_losers)?;
+        report.losers = history.losers.iter().map(|loser| loser.txn).collect();
+        Ok(history)
     }
 
     /// Sorts the transactions into losers and undecided ones, and checks A2. A transaction that a chunk calls

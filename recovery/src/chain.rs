@@ -36,10 +36,11 @@ pub(crate) enum Fit {
 }
 
 impl<'a> Step<'a> {
-    /// `Corrupt` when the record at `lsn` holds no operations.
-    pub(crate) fn decode(lsn: Lsn, change: &Change<'a>) -> Result<Self> {
-        let Change { page, page_prev, ops } = *change;
-        let ops = OpList::decode(ops)
+    /// `Corrupt` when the record at `lsn` holds no operations. `room` is a vector for them.
+    pub(crate) fn decode(lsn: Lsn, change: &Change<'a>, room: Vec<PageOp<'a>>) -> Result<Self> {
+        let Change { page, page_prev, ops: bytes } = *change;
+        let mut ops = room;
+        OpList::decode_into(bytes, &mut ops)
             .ok_or_else(|| corrupt(lsn, format!("no list of operations for {page}")))?;
         Ok(Self { lsn, page, page_prev, ops })
     }

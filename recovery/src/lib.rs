@@ -22,6 +22,7 @@
 //!   knows pages and their operations; it has never heard of a tree. `partition.rs` judges and applies,
 //!   fed with `batch.rs`es, by several threads where `workers.rs` has them; `read_ahead.rs` brings in
 //!   the pages meanwhile.
+//! * `once.rs` makes both passes, and finds the end of the log, in one reading of it.
 //! * `undo.rs` takes the losers back in one backward sweep, through the same `undo_one` that rollback
 //!   uses, and logs each step as a CLR, which is never undone itself. That is why a crash during
 //!   restart costs nothing but time.
@@ -51,6 +52,7 @@ mod batch;
 mod chain;
 mod checkpoint;
 mod observer;
+mod once;
 mod partition;
 mod policy;
 mod read_ahead;
@@ -68,7 +70,7 @@ use argali_buffer_pool::BufferPool;
 use argali_txn::{Prepared, TxnManager};
 use argali_wal::{ControlFile, Wal};
 
-pub use analysis::{Analysis, in_doubt};
+pub use analysis::in_doubt;
 pub use checkpoint::{CheckpointReport, Checkpointer};
 pub use observer::{Event, RecoveryObserver, RedoDecision, Silent};
 pub use policy::{CheckpointPolicy, Flush, Never, Observed, Standard};
@@ -112,6 +114,10 @@ pub struct Mutations {
     pub redo_ignores_page_lsn: bool,
     /// A worker gets whole records, not the changes of its pages.
     pub redo_partitioned_by_record: bool,
+    /// The one reading of the log does not compare the pages it met with the end it found.
+    pub newest_page_ignored: bool,
+    /// A page that the table of the checkpoint lacks never enters it.
+    pub new_pages_not_dirty: bool,
     /// Checkpoints record an empty dirty page table.
     pub checkpoint_without_dirty_table: bool,
     /// The log is truncated below the checkpoint, whoever still needs it.
@@ -188,40 +194,48 @@ pub struct Restarted {
     pub in_doubt: Vec<Prepared>,
 }
 
-/// Analysis, redo, undo, checkpoint (ARIES, section 6). Call it once, on a log just opened, with an
-/// empty pool and the undo handlers set; afterwards the log takes records.
-///
-/// `analysis` is the first pass as it was made while the log was opened.
+/// Analysis, redo, undo, checkpoint (ARIES, section 6). Call it once, on a log just opened
+/// ([`Wal::open_for_restart`]), with an empty pool and the undo handlers set; afterwards the log takes records.
 ///
 /// A clean-shutdown mark that holds makes it return at once. A crash during it, at any point and any
 /// number of times, costs only the repetition: undo goes on where its last durable CLR says.
 ///
 /// # Errors
-/// `Corrupt` when the log's chain, a checkpoint or a page contradicts the log: a page at or past the
-/// end of the log, a page that misses a change it should have, a table that misses a transaction.
-/// Anything the parts return. After an error the database stays closed; nothing is lost by trying again.
-pub fn restart<O: RecoveryObserver>(
-    parts: &Parts,
-    analysis: Analysis,
-    observer: &mut O,
-) -> Result<Restarted> {
-    let (begun, looked) = (parts.clock.now(), analysis.time());
-    if parts.control.get().clean_end == Some(parts.wal.durable().end()) {
+/// `Corrupt` when the end of the log is damage, when the log's chain, a checkpoint or a page contradicts the log: a
+/// page at or past the end of the log, a page that misses a change it should have, a table that misses a
+/// transaction. Anything the parts return. After an error the database stays closed; nothing is lost by trying again.
+pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<Restarted> {
+    let begun = parts.clock.now();
+    let mut report = Report { recovered: true, ..Report::default() };
+    let at_once = once::read(parts, &mut report, observer)?;
+    if parts.control.get().clean_end == Some(parts.wal.end()) {
         parts.wal.resume()?;
         let report = Report { total_time: parts.since(begun), ..Report::default() };
         return Ok(Restarted { report, in_doubt: Vec::new() });
     }
-    let mut report = Report { recovered: true, ..Report::default() };
     report.pages_repaired = parts.pool.pager().stats().repaired;
-    let history = analysis::analyse(parts, analysis, &mut report, observer)?;
-    redo::repeat_history(parts, &history, &mut report, observer)?;
+    let history = match at_once {
+        Some(history) => history,
+        None => pass_by_pass(parts, &mut report, observer)?,
+    };
     parts.wal.resume()?; // R1
     parts.txns.raise_next_txn(history.next_txn);
     let in_doubt = undo::adopt_in_doubt(parts, &history, &mut report, observer)?; // R6
     undo::take_back_losers(parts, &history, &mut report, observer)?;
     let checkpoint = Checkpointer::new(parts.clone()).checkpoint(Flush::Nothing)?;
     report.checkpoint_time = checkpoint.time;
-    report.total_time = parts.since(begun) + looked;
+    report.total_time = parts.since(begun);
     observer::tell(observer, || Event::Finished { end: checkpoint.end });
     Ok(Restarted { report, in_doubt })
+}
+
+/// The first two passes, one after the other.
+fn pass_by_pass<O: RecoveryObserver>(
+    parts: &Parts,
+    report: &mut Report,
+    observer: &mut O,
+) -> Result<analysis::History> {
+    let history = analysis::analyse(parts, report, observer)?;
+    redo::repeat_history(parts, &history, report, observer)?;
+    Ok(history)
 }

@@ -14,13 +14,14 @@
 //!
 //! A pageLSN at or past the end of the log proves that the log is shorter than it was: the page could
 //! only be written once its record was durable. Then the "tail" is damage, and restart must not go on
-//! to erase it.
+//! to erase it. While the end of the log is not known yet, the greatest pageLSN is kept for whoever will know.
 
 use std::collections::HashMap;
 
 use argali_base::sync::Arc;
 use argali_base::{Error, Lsn, PageId, Result};
 use argali_buffer_pool::{BufferPool, PageWrite};
+use argali_pager::PageOp;
 use argali_wal::Change;
 use foldhash::fast::FixedState;
 
@@ -40,6 +41,10 @@ pub(crate) struct Partition {
     /// Where the log ends.
     end: Lsn,
     dirty: HashMap<PageId, DirtyPage, FixedState>,
+    /// The table is complete below this LSN; from here on, the first change of a page it lacks is its recLSN.
+    complete_to: Lsn,
+    /// Greatest pageLSN met.
+    newest: Lsn,
     counts: Counts,
 }
 
@@ -65,28 +70,30 @@ pub(crate) struct Failure {
 }
 
 impl Partition {
-    /// All pages of `dirty`; the log ends at `end`.
-    pub(crate) fn new(parts: &Parts, end: Lsn, dirty: &DirtyPages) -> Self {
+    /// All pages of `dirty`, which is complete for the log below `complete_to`; the log ends at `end`.
+    pub(crate) fn new(parts: &Parts, (complete_to, end): (Lsn, Lsn), dirty: &DirtyPages) -> Self {
         let fresh = |(&page, &rec_lsn)| (page, DirtyPage { rec_lsn, changed: false });
         Self {
             pool: Arc::clone(&parts.pool),
             mutations: parts.mutations,
             end,
             dirty: dirty.iter().map(fresh).collect(),
+            complete_to,
+            newest: Lsn::NONE,
             counts: Counts::default(),
         }
     }
 
     /// As [`Partition::new`], but a partition for each of `parts.workers`.
-    pub(crate) fn cut(parts: &Parts, end: Lsn, dirty: &DirtyPages) -> Vec<Self> {
+    pub(crate) fn cut(parts: &Parts, known: (Lsn, Lsn), dirty: &DirtyPages) -> Vec<Self> {
         if parts.mutations.redo_partitioned_by_record {
-            return (0..parts.workers).map(|_| Self::new(parts, end, dirty)).collect();
+            return (0..parts.workers).map(|_| Self::new(parts, known, dirty)).collect();
         }
         let mut cut = vec![DirtyPages::default(); parts.workers];
         for (&page, &rec_lsn) in dirty {
             cut[Self::of(page, parts.workers)].insert(page, rec_lsn);
         }
-        cut.iter().map(|dirty| Self::new(parts, end, dirty)).collect()
+        cut.iter().map(|dirty| Self::new(parts, known, dirty)).collect()
     }
 
     /// Which of `count` partitions `page` is in.
@@ -102,29 +109,43 @@ impl Partition {
         batch: &Batch,
         mut decided: impl FnMut(Lsn, &Change<'_>, RedoDecision),
     ) -> Result<(), Failure> {
+        let mut room = Vec::new();
         for (at, (lsn, change)) in batch.iter().enumerate() {
             if let Some(page) = batch.page(at + FETCH_AHEAD) {
                 self.pool.prefetch(page);
             }
-            let decision = self.change(lsn, &change).map_err(|error| Failure { lsn, error })?;
+            let decision = self.change(lsn, &change, &mut room);
+            let decision = decision.map_err(|error| Failure { lsn, error })?;
             self.counts.add(decision);
             decided(lsn, &change, decision);
         }
         Ok(())
     }
 
-    /// The three filters, then the change.
-    fn change(&mut self, lsn: Lsn, change: &Change<'_>) -> Result<RedoDecision> {
-        let Some(dirty) = self.dirty.get_mut(&change.page) else {
-            return Ok(RedoDecision::NotDirty);
+    /// The three filters, then the change. `room` is for its operations, one change after the other.
+    fn change<'b>(
+        &mut self,
+        lsn: Lsn,
+        change: &Change<'b>,
+        room: &mut Vec<PageOp<'b>>,
+    ) -> Result<RedoDecision> {
+        let dirty = if lsn < self.complete_to || self.mutations.new_pages_not_dirty {
+            let Some(dirty) = self.dirty.get_mut(&change.page) else {
+                return Ok(RedoDecision::NotDirty);
+            };
+            dirty
+        } else {
+            let fresh = DirtyPage { rec_lsn: lsn, changed: false };
+            self.dirty.entry(change.page).or_insert(fresh)
         };
         let rec_lsn = dirty.rec_lsn;
         if lsn < rec_lsn {
             return Ok(RedoDecision::BeforeRecLsn { rec_lsn });
         }
-        let step = Step::decode(lsn, change)?;
+        let step = Step::decode(lsn, change, std::mem::take(room))?;
         let mut page = self.pool.write_for_redo(change.page, step.overwrites())?;
         let page_lsn = page.page().lsn();
+        self.newest = self.newest.max(page_lsn);
         if page_lsn >= self.end {
             return Err(past_the_end(&page, self.end));
         }
@@ -140,7 +161,18 @@ impl Partition {
         page.dirty_from(rec_lsn); // R3
         page.apply_in_redo(&step.ops, lsn).map_err(|why| step.refused(&why))?;
         self.counts.pages_changed += u64::from(!std::mem::replace(&mut dirty.changed, true));
+        *room = step.ops;
         Ok(RedoDecision::Applied)
+    }
+
+    /// Entries of the dirty page table.
+    pub(crate) fn dirty_pages(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// The greatest pageLSN that any change met in its page.
+    pub(crate) fn newest(&self) -> Lsn {
+        self.newest
     }
 
     /// Adds what was done to the report.

@@ -26,10 +26,10 @@ use argali_base::{Lsn, Result, TxnId};
 use argali_pager::OpList;
 use argali_wal::{Change, Lent};
 
-use crate::analysis::History;
+use crate::analysis::{DirtyPages, History};
 use crate::batch::Batch;
 use crate::chain::changes_of;
-use crate::observer::{Event, RecoveryObserver, tell};
+use crate::observer::{Event, RecoveryObserver, RedoDecision, tell};
 use crate::partition::{Failure, Partition};
 use crate::read_ahead::ReadAhead;
 use crate::workers::Workers;
@@ -47,76 +47,132 @@ pub(crate) fn repeat_history<O: RecoveryObserver>(
     report.redo.to = history.end;
     report.redo.bytes = history.end.get().saturating_sub(history.redo.get());
     if !history.dirty.is_empty() {
-        let alone = parts.workers == 0 || observer.wants();
-        let done = if alone {
-            in_turn(parts, history, report, observer)
-        } else {
-            by_workers(parts, history, report)
-        };
+        let done = redo_all(parts, history, report, observer);
         done.map_err(|Failure { error, .. }| error)?;
     }
     report.redo.time = parts.since(begun);
     Ok(())
 }
 
-/// One partition, on this thread.
-fn in_turn<O: RecoveryObserver>(
+fn redo_all<O: RecoveryObserver>(
     parts: &Parts,
     history: &History,
     report: &mut Report,
     observer: &mut O,
 ) -> Result<(), Failure> {
-    let mut all = Partition::new(parts, history.end, &history.dirty);
-    let mut redo = |batch: &mut Batch| {
-        let done = all.redo(batch, |lsn, &Change { page, ops, .. }, decision| {
-            let ops = || OpList::describe(page, ops);
-            tell(observer, || Event::Redo { lsn, page, decision, ops: ops() });
-        });
-        batch.clear();
-        done
+    let parts =
+        &Parts { workers: if observer.wants() { 0 } else { parts.workers }, ..parts.clone() };
+    let decided = |lsn, &Change { page, ops, .. }: &Change<'_>, decision| {
+        let ops = || OpList::describe(page, ops);
+        tell(observer, || Event::Redo { lsn, page, decision, ops: ops() });
     };
-    let (mut batch, mut failed) = (Batch::default(), None);
-    let scanned = scan(parts, history, report, |lsn, change| {
-        batch.push(lsn, change);
-        if batch.is_full() {
-            failed = redo(&mut batch).err();
-        }
-        failed.is_none()
-    });
-    // What was read before the scan failed comes before its failure.
-    failed.map_or_else(|| redo(&mut batch), Err).and(scanned)?;
-    all.report(report);
-    Ok(())
-}
-
-/// As many partitions as workers.
-fn by_workers(parts: &Parts, history: &History, report: &mut Report) -> Result<(), Failure> {
-    let _ahead = ReadAhead::start(&parts.pool, &history.dirty);
-    let partitions = Partition::cut(parts, history.end, &history.dirty);
-    let mut workers =
-        Workers::start(parts, partitions).map_err(|error| Failure { lsn: history.redo, error })?;
-    let scanned = scan(parts, history, report, |lsn, change| workers.give(lsn, change));
-    let partitions = workers.finish(scanned)?;
-    for partition in partitions {
+    let mut hands = Hands::take_up(parts, (Lsn::MAX, history.end), &history.dirty, decided)?;
+    let left_out = left_out(parts, history);
+    let records = &mut report.redo.records;
+    let scanned =
+        scan(parts, history.redo, records, &left_out, |lsn, change| hands.give(lsn, change));
+    let partitions = hands.finish(scanned)?;
+    for partition in &partitions {
         partition.report(report);
     }
     Ok(())
 }
 
-/// Reads the log from the redo point on. `see` is given each change and says whether to go on.
-fn scan(
+/// Those who redo changes, in the hands of whoever reads the log.
+pub(crate) enum Hands<D> {
+    /// The reader by itself.
+    Own(Box<Own<D>>),
+    /// Threads, and others that bring in the pages.
+    Workers { workers: Workers, ahead: ReadAhead, complete_to: Lsn },
+}
+
+/// One partition, and the batch that is filled for it.
+pub(crate) struct Own<D> {
+    partition: Partition,
+    batch: Batch,
+    failed: Option<Failure>,
+    decided: D,
+}
+
+impl<D: FnMut(Lsn, &Change<'_>, RedoDecision)> Hands<D> {
+    /// As many as `parts` says, for the pages of `dirty` ([`Partition::new`]). Without workers, `decided` is told
+    /// of each decision.
+    pub(crate) fn take_up(
+        parts: &Parts,
+        known: (Lsn, Lsn),
+        dirty: &DirtyPages,
+        decided: D,
+    ) -> Result<Self, Failure> {
+        if parts.workers == 0 {
+            let partition = Partition::new(parts, known, dirty);
+            let own = Own { partition, batch: Batch::default(), failed: None, decided };
+            return Ok(Self::Own(Box::new(own)));
+        }
+        let ahead = ReadAhead::start(&parts.pool, dirty);
+        let partitions = Partition::cut(parts, known, dirty);
+        let workers =
+            Workers::start(parts, partitions).map_err(|error| Failure { lsn: Lsn::NONE, error })?;
+        Ok(Self::Workers { workers, ahead, complete_to: known.0 })
+    }
+
+    /// Has a change redone, sooner or later; whether it makes sense to go on.
+    pub(crate) fn give(&mut self, lsn: Lsn, change: &Change<'_>) -> bool {
+        match self {
+            Self::Own(own) => own.give(lsn, change),
+            Self::Workers { workers, ahead, complete_to } => {
+                if lsn >= *complete_to {
+                    ahead.meet(change.page);
+                }
+                workers.give(lsn, change)
+            }
+        }
+    }
+
+    /// Waits until all is redone. Of all failures, and that of the scan, the one at the least LSN.
+    pub(crate) fn finish(self, scanned: Result<(), Failure>) -> Result<Vec<Partition>, Failure> {
+        match self {
+            Self::Own(own) => own.finish(scanned).map(|partition| vec![partition]),
+            Self::Workers { workers, .. } => workers.finish(scanned),
+        }
+    }
+}
+
+impl<D: FnMut(Lsn, &Change<'_>, RedoDecision)> Own<D> {
+    fn give(&mut self, lsn: Lsn, change: &Change<'_>) -> bool {
+        self.batch.push(lsn, change);
+        if self.batch.is_full() {
+            self.failed = self.redo().err();
+        }
+        self.failed.is_none()
+    }
+
+    fn redo(&mut self) -> Result<(), Failure> {
+        let done = self.partition.redo(&self.batch, &mut self.decided);
+        self.batch.clear();
+        done
+    }
+
+    fn finish(mut self, scanned: Result<(), Failure>) -> Result<Partition, Failure> {
+        // What was read before the scan failed comes before its failure.
+        self.failed.take().map_or_else(|| self.redo(), Err).and(scanned)?;
+        Ok(self.partition)
+    }
+}
+
+/// Reads the log from `from` to where it is known to reach. `see` is given each change and says whether to go on.
+pub(crate) fn scan(
     parts: &Parts,
-    history: &History,
-    report: &mut Report,
+    from: Lsn,
+    records: &mut u64,
+    left_out: &BTreeSet<TxnId>,
     mut see: impl FnMut(Lsn, &Change<'_>) -> bool,
 ) -> Result<(), Failure> {
-    let left_out = left_out(parts, history);
-    let mut scan = parts.wal.scan(history.redo);
+    let mut scan = parts.wal.scan(from);
     loop {
         let at = scan.at();
         let lent = scan.lend().map_err(|error| Failure { lsn: at, error })?;
         let Some(Lent { lsn, record }) = lent else { return Ok(()) };
-        report.redo.records += 1;
+        *records += 1;
         if left_out.contains(&record.txn) {
             continue;
         }

@@ -121,6 +121,9 @@ impl Repairer {
     /// Finds where to begin, and goes from there to the durable end.
     fn follow(&self, chain: &mut Chain<'_>) -> Result<(Base, Lsn)> {
         let end = self.wal.durable().end();
+        if !self.wal.is_judged() {
+            return Err(unreachable(self.wal.first(), "where it ends is not known yet")); // S1
+        }
         let seen = self.look_back(chain.id)?;
         let (base, from) = match seen.overwritten {
             Some(lsn) => (Base { lsn, from_backup: false }, lsn),
@@ -212,7 +215,7 @@ impl Chain<'_> {
             let record = buf.record();
             let changes = changes_of(&record.body);
             if let Some(change) = changes.iter().find(|change| change.page == self.id) {
-                self.apply(&Step::decode(buf.lsn(), &change)?)?;
+                self.apply(&Step::decode(buf.lsn(), &change, Vec::new())?)?;
             }
         }
         Ok(())

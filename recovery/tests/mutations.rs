@@ -74,6 +74,12 @@ fn clr_ignores_undo_next() {
     must_be_noticed(DoubleWrite, mix::SAVEPOINTS, |b| b.txn.clr_ignores_undo_next = true);
 }
 
+/// Falls: redo knows all pages it needs, those first changed behind the checkpoint among them.
+#[test]
+fn new_pages_not_dirty() {
+    must_be_noticed(DoubleWrite, mix::MIXED, |b| b.recovery.new_pages_not_dirty = true);
+}
+
 /// Falls: redo begins early enough.
 #[test]
 fn checkpoint_without_dirty_table() {

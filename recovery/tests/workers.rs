@@ -11,67 +11,19 @@
 
 mod harness;
 
-use std::fmt;
 use std::sync::Arc;
 
+use argali_base::Disk as _;
 use argali_base::disk::{Call, Failure, Fault, FaultyDisk, Loss, OpenMode, SimDisk};
-use argali_base::{Disk as _, Lsn};
 use argali_pager::TornPages::{self, DoubleWrite, FullPageImage};
-use argali_recovery::Silent;
-use harness::campaign::{Run, Violation, catch, run};
-use harness::db::{CloneDisk, Config, Db, page_id};
+use harness::campaign::{Run, Violation, run};
+use harness::db::Config;
+use harness::outcome::restart;
 use harness::workload::{ALL, CHECKPOINTS, LOSERS, MIXED, Mix, STEAL, STRUCTURE};
 
 const MODES: [TornPages; 3] = [DoubleWrite, FullPageImage, TornPages::None];
 const FRAMES: [usize; 2] = [8, 64];
 const PAGE_BYTES: u64 = 4096;
-
-/// A page without its checksum, which only a page that was written has, and its LSN, unless undo put images
-/// into the log: then that depends on which pages were thrown out meanwhile.
-#[derive(PartialEq, Eq)]
-struct Page {
-    lsn: Option<Lsn>,
-    body: Vec<u8>,
-}
-
-impl fmt::Debug for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sum = self.body.iter().fold(0_u64, |sum, byte| sum.rotate_left(7) ^ u64::from(*byte));
-        write!(f, "{:?} {sum:016x}", self.lsn)
-    }
-}
-
-/// What a restart comes to.
-#[derive(Debug, PartialEq, Eq)]
-struct Restarted {
-    pages: Vec<Page>,
-    /// Records read; changes applied and skipped, by reason; pages changed.
-    counts: [u64; 6],
-    losers: usize,
-}
-
-fn restart(disk: &dyn CloneDisk, config: &Config) -> Result<Restarted, String> {
-    catch(|| {
-        let db = Db::open(disk, config, &mut Silent).map_err(|e| e.to_string())?;
-        let page = |page| {
-            let latched = db.pool.read(page_id(page))?;
-            let lsn = Some(latched.page().lsn()).filter(|_| config.torn_pages != FullPageImage);
-            Ok(Page { lsn, body: latched.page().bytes()[24..].to_vec() })
-        };
-        let pages: argali_base::Result<_> = (0..config.pages).map(page).collect();
-        let report = &db.report;
-        let counts = [
-            report.redo.records,
-            report.applied,
-            report.skipped_not_dirty,
-            report.skipped_before_rec_lsn,
-            report.skipped_page_newer,
-            report.redo.pages,
-        ];
-        let losers = report.losers.len();
-        Ok(Restarted { pages: pages.map_err(|e| e.to_string())?, counts, losers })
-    })
-}
 
 /// Runs of several workloads, by seed.
 fn runs(mode: TornPages, seeds: u64) -> impl Iterator<Item = Run> {

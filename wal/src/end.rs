@@ -13,18 +13,21 @@
 //! | a good frame at X whose body nobody understands | `Corrupt` (found when it is decoded) |
 //! | nothing of the kind | X is the tail |
 //!
+//! Restart redoes what it reads while it looks for the end ([`EndSearch`]): a whole frame in the unbroken
+//! run of frames from the checkpoint on is history, wherever that run ends.
+//!
 //! Commit, checkpoint and prepare records carry the durable end known when they were appended; that is the second
 //! row's evidence. (Source of the problem: Alagappan et al., Protocol-Aware Recovery, FAST 2018.)
 //! Erasing comes after this judgement, in `Wal::resume`.
 
 use argali_base::{Lsn, Result};
 
-use crate::Control;
 use crate::block::is_zero;
 use crate::frame::{self, HEAD_BYTES_MAX, KIND_AT, Seed};
 use crate::read::{Direction, Window};
 use crate::record::{Record, claims_durable, durable_claimed};
 use crate::segment::Segments;
+use crate::{Control, Wal};
 
 /// Bytes of long later frames whose CRC is computed in search of evidence; bounds the work on a hostile
 /// file, in which every eighth byte may look like the start of a long record.
@@ -42,30 +45,87 @@ pub(crate) struct End {
     pub(crate) prev_len: u32,
 }
 
-/// Reads from the checkpoint on, gives each frame to `see`, and judges the first bad one.
-pub(crate) fn find(
-    segments: &Segments,
-    seed: Seed,
-    control: &Control,
-    mut see: impl FnMut(Lsn, &[u8]),
-) -> Result<End> {
-    let start = if control.checkpoint.is_none() { Lsn::FIRST } else { control.checkpoint };
-    check_kept(segments, control.log_first, start)?;
-    let mut window = Window::for_scan();
-    let mut end = End { lsn: start, prev_len: 0 };
-    loop {
-        match next_frame(segments, &mut window, seed, end)? {
-            Ok(frame) => {
-                see(end.lsn, frame);
-                end.lsn = end.lsn.advance(frame.len() as u64);
-                end.prev_len = frame.len() as u32;
-            }
+/// Reads a log that was opened for a restart from its checkpoint on, frame by frame, and judges the first
+/// bad one. Until then the log ends, as far as its readers know, behind the last frame given out.
+#[derive(Debug)]
+pub struct EndSearch<'w> {
+    wal: &'w Wal,
+    claims: Control,
+    window: Window,
+    at: End,
+}
+
+impl Wal {
+    /// Looks for the end of a log that was opened by [`Wal::open_for_restart`] and this control file; `None` when it
+    /// is known. What is there is made durable first.
+    pub fn search_end(&self, control: &Control) -> Result<Option<EndSearch<'_>>> {
+        if self.is_judged() {
+            return Ok(None);
+        }
+        if !self.options.mutations.skip_first_sync {
+            sync_unproven(&self.segments, control)?;
+        }
+        EndSearch::begin(self, control).map(Some)
+    }
+
+    /// As [`Wal::search_end`], to its end.
+    pub fn find_end(&self, control: &Control) -> Result<()> {
+        self.search_end(control)?.map_or(Ok(()), EndSearch::finish)
+    }
+}
+
+impl<'w> EndSearch<'w> {
+    pub(crate) fn begin(wal: &'w Wal, control: &Control) -> Result<Self> {
+        let start = start(control);
+        check_kept(&wal.segments, control.log_first, start)?;
+        let at = End { lsn: start, prev_len: 0 };
+        Ok(Self { wal, claims: control.clone(), window: Window::for_scan(), at })
+    }
+
+    /// LSN of the frame that comes next.
+    pub fn at(&self) -> Lsn {
+        self.at.lsn
+    }
+
+    /// The next whole frame, with its LSN; `None` when the end is found and was judged to be one.
+    pub fn lend(&mut self) -> Result<Option<(Lsn, &[u8])>> {
+        let (segments, seed, lsn) = (&self.wal.segments, self.wal.seed, self.at.lsn);
+        let len = match next_frame(segments, &mut self.window, seed, self.at)? {
+            Ok(frame) => frame.len(),
             Err(what) => {
-                judge((segments, &mut window), seed, control, (end.lsn, what))?;
-                return Ok(end);
+                judge((segments, &mut self.window), seed, &self.claims, (lsn, what))?;
+                self.wal.judged(self.at);
+                return Ok(None);
             }
+        };
+        self.at = End { lsn: lsn.advance(len as u64), prev_len: len as u32 };
+        self.wal.found_up_to(self.at.lsn);
+        Ok(Some((lsn, self.window.part(lsn.get(), len))))
+    }
+
+    /// Goes on to the end.
+    pub fn finish(mut self) -> Result<()> {
+        while !self.wal.is_judged() {
+            self.lend()?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the search begins.
+pub(crate) fn start(control: &Control) -> Lsn {
+    if control.checkpoint.is_none() { Lsn::FIRST } else { control.checkpoint }
+}
+
+/// Makes durable what is merely readable after a process was killed. What lies wholly before the end of
+/// the last checkpoint is proven durable by the control file.
+fn sync_unproven(segments: &Segments, control: &Control) -> Result<()> {
+    for index in segments.indexes() {
+        if segments.end_of(index) > control.checkpoint_end.get() {
+            segments.sync(index)?;
         }
     }
+    segments.sync_dir()
 }
 
 /// Every segment that undo may read must be there.

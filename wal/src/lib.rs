@@ -83,6 +83,7 @@ pub use admission::{LogTicket, UndoReserve};
 pub use change::{CHANGE_OVERHEAD, Change, Changes, ChangesBuilder};
 pub use control::{Control, ControlFile};
 pub use copy::LogCopy;
+pub use end::EndSearch;
 pub use hold::Hold;
 pub use options::{Holder, LogId, LogOptions, LogStats, Mutations, RECORD_BYTES_MAX};
 pub use read::{Lent, RecordBuf, Scan, ScanBack};
@@ -117,7 +118,8 @@ pub struct Wal {
     groups: Groups,
     durable: AtomicU64,
     first: AtomicU64,
-    opened: End,
+    /// Where it ended when it was opened, once that was found out.
+    opened: OnceLock<End>,
     read_only: bool,
     /// What a log has only once it may be appended to.
     running: OnceLock<Running>,
@@ -157,15 +159,15 @@ impl Wal {
 
     /// LSN the next record will get.
     pub fn tail(&self) -> Lsn {
-        self.running.get().map_or(self.opened.lsn, |running| Lsn::new(running.ring.tail()))
+        self.running.get().map_or_else(|| self.end(), |running| Lsn::new(running.ring.tail()))
     }
 
     /// LSN of the last record; `NONE` when the log is empty.
     pub fn last(&self) -> Lsn {
         match self.running.get() {
             Some(running) => running.ring.last().0,
-            None if self.opened.prev_len == 0 => Lsn::NONE,
-            None => Lsn::new(self.opened.lsn.get() - u64::from(self.opened.prev_len)),
+            None if self.opened().prev_len == 0 => Lsn::NONE,
+            None => Lsn::new(self.end().get() - u64::from(self.opened().prev_len)),
         }
     }
 
@@ -174,10 +176,15 @@ impl Wal {
         Lsn::new(self.first.load(Ordering::Acquire))
     }
 
-    /// Where the log ended when it was opened. A pageLSN at or beyond it, met in redo, is evidence that
+    /// Where the log ended when it was opened; while that is looked for, how far it is known. A pageLSN at or beyond it, met in redo, is evidence that
     /// the log was cut short: `Corrupt`.
     pub fn end(&self) -> Lsn {
-        self.opened.lsn
+        self.opened().lsn
+    }
+
+    fn opened(&self) -> End {
+        let known = || End { lsn: self.durable().end(), prev_len: 0 };
+        self.opened.get().copied().unwrap_or_else(known)
     }
 
     /// Whether anything may still be promised.
@@ -197,7 +204,7 @@ impl Wal {
         let tail = self.tail();
         LogStats {
             records: running.map_or(0, |running| running.ring.last().1),
-            bytes: tail.get() - self.opened.lsn.get(),
+            bytes: tail.get() - self.end().get(),
             flushes: self.flushes.load(Ordering::Relaxed),
             flushed_bytes: self.flushed_bytes.load(Ordering::Relaxed),
             segments_created: created,
@@ -221,7 +228,7 @@ impl Wal {
 
     /// Below this LSN records are found in files only.
     fn base(&self) -> u64 {
-        self.opened.lsn.get()
+        self.end().get()
     }
 
     fn segments(&self) -> &Segments {

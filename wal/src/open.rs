@@ -3,6 +3,7 @@
 //! ```text
 //!   create          empty the directory ─► first segment ready ──────────────────────────► running
 //!   open            sync what is readable ─► find and judge the end ─► reads only ─resume─► running
+//!                   └ open_for_restart leaves this to whoever reads the log anyway (search_end)
 //!   resume          later segments removed, the tail's zeroed to its end, file and directory synced
 //!   open_read_only  find and judge the end ─► reads only
 //! ```
@@ -12,11 +13,11 @@
 use std::sync::OnceLock;
 
 use argali_base::disk::OpenMode;
-use argali_base::sync::{Arc, AtomicU64, Mutex};
+use argali_base::sync::{Arc, AtomicU64, Mutex, Ordering};
 use argali_base::{Disk, Error, Health, Lsn, Result};
 
 use crate::admission::Admission;
-use crate::end::{self, End};
+use crate::end::{self, End, EndSearch};
 use crate::flush::Flusher;
 use crate::force::Groups;
 use crate::frame::Seed;
@@ -34,16 +35,15 @@ impl Wal {
         health: Health,
     ) -> Result<Self> {
         let how = How { id, options, health, mode: OpenMode::Existing };
-        let this = Self::judged(disk, how, Lsn::FIRST, |segments, _| {
-            segments.start_over()?;
-            segments.create(0)?;
-            Ok(End { lsn: Lsn::FIRST, prev_len: 0 })
-        })?;
+        let this = Self::unjudged(disk, how, Lsn::FIRST, Lsn::FIRST)?;
+        this.segments.start_over()?;
+        this.segments.create(0)?;
+        this.judged(End { lsn: Lsn::FIRST, prev_len: 0 });
         this.start_running()?;
         Ok(this)
     }
 
-    /// Opens an existing log for restart: syncs what is there (segments, directory), then reads from
+    /// Opens an existing log: syncs what is there (segments, directory), then reads from
     /// `control.checkpoint` and judges where the log ends (tail or `Corrupt`). Nothing may be appended
     /// before [`Wal::resume`]; reading and `durable()` (= the end found) work. The segment size is the
     /// control file's.
@@ -53,26 +53,26 @@ impl Wal {
         options: LogOptions,
         health: Health,
     ) -> Result<Self> {
-        Self::open_reading(disk, control, options, health, |_, _| ())
+        let this = Self::open_for_restart(disk, control, options, health)?;
+        this.find_end(control)?;
+        Ok(this)
     }
 
-    /// As [`Wal::open`]; gives `see` each whole frame from `control.checkpoint` to the end, which is judged
-    /// only afterwards. Looking for the end reads what the first pass of a restart reads.
-    pub fn open_reading(
+    /// As [`Wal::open`], but looks at no record: whoever makes the first pass of a restart reads what the search
+    /// for the end reads ([`Wal::search_end`]). Until then the log ends where the control file proves that it went.
+    pub fn open_for_restart(
         disk: Arc<dyn Disk>,
         control: &Control,
         options: LogOptions,
         health: Health,
-        see: impl FnMut(Lsn, &[u8]),
     ) -> Result<Self> {
-        let trusting = options.mutations.skip_first_sync;
         let how = How::of(control, options, health, OpenMode::Existing);
-        Self::judged(disk, how, control.log_first, |segments, seed| {
-            if !trusting {
-                sync_unproven(segments, control)?;
-            }
-            end::find(segments, seed, control, see)
-        })
+        Self::unjudged(
+            disk,
+            how,
+            control.log_first,
+            end::start(control).max(control.checkpoint_end),
+        )
     }
 
     /// Opens for reading only: as `open`, but syncs and changes nothing.
@@ -82,23 +82,18 @@ impl Wal {
         options: LogOptions,
     ) -> Result<Self> {
         let how = How::of(control, options, Health::new(), OpenMode::ReadOnly);
-        Self::judged(disk, how, control.log_first, |segments, seed| {
-            end::find(segments, seed, control, |_, _| ())
-        })
+        let this = Self::unjudged(disk, how, control.log_first, end::start(control))?;
+        EndSearch::begin(&this, control)?.finish()?;
+        Ok(this)
     }
 
-    fn judged(
-        disk: Arc<dyn Disk>,
-        how: How,
-        first: Lsn,
-        end: impl FnOnce(&Segments, Seed) -> Result<End>,
-    ) -> Result<Self> {
+    /// A log kept from `first` on that reaches up to `proven` at least.
+    fn unjudged(disk: Arc<dyn Disk>, how: How, first: Lsn, proven: Lsn) -> Result<Self> {
         let How { id, options, health, mode } = how;
         options.check()?;
         let rules = (health.clone(), options.mutations.clone());
         let segments = Segments::open(disk, options.segment_bytes, rules, mode)?;
         let seed = Seed::new(id, options.mutations.crc_without_lsn);
-        let opened = end(&segments, seed)?;
         let groups = Groups::new(&options.mutations);
         Ok(Self {
             options,
@@ -106,9 +101,9 @@ impl Wal {
             health,
             segments,
             groups,
-            durable: AtomicU64::new(opened.lsn.get()),
+            durable: AtomicU64::new(proven.get()),
             first: AtomicU64::new(first.get()),
-            opened,
+            opened: OnceLock::new(),
             read_only: mode == OpenMode::ReadOnly,
             running: OnceLock::new(),
             growth: Mutex::new(()),
@@ -121,6 +116,24 @@ impl Wal {
         })
     }
 
+    /// The search for the end has come to `lsn`; all before it is a log, and durable.
+    pub(crate) fn found_up_to(&self, lsn: Lsn) {
+        if !self.durable().covers(lsn) {
+            self.durable.store(lsn.get(), Ordering::Release);
+        }
+    }
+
+    /// The search is over.
+    pub(crate) fn judged(&self, end: End) {
+        self.found_up_to(end.lsn);
+        assert!(self.opened.set(end).is_ok(), "the end of a log is found once, by one thread");
+    }
+
+    /// Whether it is known where the log ended.
+    pub fn is_judged(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
     /// Erases what stands behind the end (rest of the tail's segment zeroed, later segments removed,
     /// file and directory synced), then admits appends. Call after redo, before undo. A second call does
     /// nothing.
@@ -131,6 +144,7 @@ impl Wal {
         if self.running.get().is_some() {
             return Ok(());
         }
+        assert!(self.is_judged(), "a log goes on where it ends, which nobody has looked for");
         self.health.check()?;
         self.erase_tail()?;
         self.start_running()
@@ -139,7 +153,7 @@ impl Wal {
     /// No stale record may ever be joined to the new tail: an old frame behind a hole would become valid
     /// again as soon as a new record of the same length fills the hole.
     fn erase_tail(&self) -> Result<()> {
-        let end = self.opened.lsn;
+        let end = self.opened().lsn;
         let (first, last) = (self.segments.index(self.first()), self.segments.index(end));
         let mut names_changed = false;
         if self.options.mutations.stale_tail && self.segments.file(last)?.is_some() {
@@ -160,7 +174,7 @@ impl Wal {
     }
 
     fn start_running(&self) -> Result<()> {
-        let End { lsn: end, prev_len } = self.opened;
+        let End { lsn: end, prev_len } = self.opened();
         let ring = Ring::new(self.options.ring_bytes, end.get(), prev_len);
         let ready_end = self.ready_end_found(end);
         let margin = self.options.margin_bytes();
@@ -196,15 +210,4 @@ impl How {
         let options = LogOptions { segment_bytes: control.segment_bytes, ..options };
         Self { id: control.log, options, health, mode }
     }
-}
-
-/// Makes durable what is merely readable after a process was killed. What lies wholly before the end of
-/// the last checkpoint is proven durable by the control file.
-fn sync_unproven(segments: &Segments, control: &Control) -> Result<()> {
-    for index in segments.indexes() {
-        if segments.end_of(index) > control.checkpoint_end.get() {
-            segments.sync(index)?;
-        }
-    }
-    segments.sync_dir()
 }

@@ -194,7 +194,7 @@ impl Window {
     }
 
     #[inline]
-    fn part(&self, lsn: u64, len: usize) -> &[u8] {
+    pub(crate) fn part(&self, lsn: u64, len: usize) -> &[u8] {
         let Some(from) = lsn.checked_sub(self.start).map(|from| from as usize) else {
             return &[];
         };

@@ -185,8 +185,7 @@ impl Wal {
     /// Bytes of log files, from the first segment kept to the last one ready.
     pub(crate) fn kept_bytes(&self) -> u64 {
         let begin = self.segments.index(self.first()) * self.segments.size();
-        self.running.get().map_or(self.opened.lsn.get(), |running| running.admission.ready_end())
-            - begin
+        self.running.get().map_or(self.end().get(), |running| running.admission.ready_end()) - begin
     }
 
     fn full(&self, why: &str) -> Error {

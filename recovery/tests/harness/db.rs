@@ -11,7 +11,7 @@ use argali_base::sync::{Arc, Clock};
 use argali_base::{Disk, Health, Lsn, PageId, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageKind, PageOp, PageSize, Pager, PagerOptions, TornPages};
-use argali_recovery::{Analysis, Checkpointer, Flush, Parts, RecoveryObserver, Report, restart};
+use argali_recovery::{Checkpointer, Flush, Parts, RecoveryObserver, Report, restart};
 use argali_txn::{Edit, Prepared, Txn, TxnManager, Undo};
 use argali_wal::{Control, ControlFile, LogId, LogOptions, Wal};
 
@@ -152,15 +152,12 @@ impl Db {
         let (disk, health) = (disk.share(), Health::new());
         let control = Arc::new(ControlFile::open(disk.clone(), true)?);
         let seen = control.get();
-        let mut analysis = Analysis::begin(&seen, Clock::manual());
-        let see = |lsn, frame: &[u8]| analysis.see(lsn, frame);
-        let wal = Wal::open_reading(disk.clone(), &seen, config.log(), health.clone(), see)?;
-        analysis.end(wal.end());
+        let wal = Wal::open_for_restart(disk.clone(), &seen, config.log(), health.clone())?;
         let wal = Arc::new(wal);
         let pager = Arc::new(Pager::open(disk, config.pager(), health.clone())?);
         let pool = BufferPool::new(pager, wal.clone(), config.pool(), health)?;
         let parts = config.parts(control, wal, pool, seen.next_txn);
-        let restarted = restart(&parts, analysis, observer)?;
+        let restarted = restart(&parts, observer)?;
         let db = Self::assemble(config, parts, restarted.report);
         Ok(Self { in_doubt: restarted.in_doubt, ..db })
     }

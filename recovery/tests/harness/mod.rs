@@ -16,4 +16,5 @@ pub mod db;
 pub mod faults;
 pub mod lives;
 pub mod model;
+pub mod outcome;
 pub mod workload;
