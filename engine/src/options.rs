@@ -184,9 +184,8 @@ impl Options {
 
     /// Bytes of log kept beyond what a restart needs, at most half the log limit. Default 0. A page that comes
     /// back damaged is rebuilt from its last image and the changes since, as far as they are in the log.
-    /// An opening that asks for less keeps less from its next checkpoint on. Where the log may be cut is
-    /// remembered while the database is open: one that is opened again and again, each time for less log than
-    /// this, keeps it all, up to the limit.
+    /// The log goes by whole segments, so that up to one more is kept. An opening that asks for less keeps less
+    /// from its next checkpoint on.
     /// New pages begin with an image; mode `FullPageImage` logs one after each write-back as well.
     #[must_use]
     pub fn keep_log_bytes(mut self, bytes: u64) -> Self {

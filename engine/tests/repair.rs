@@ -346,6 +346,29 @@ fn a_crash_after_a_repair_loses_nothing() {
     }
 }
 
+/// Opened again and again, each time for less log than is to be kept: no more is kept than while it stays open.
+#[test]
+fn short_openings_keep_no_more_log() {
+    let (limit, keep, segment) = (2 << 20, 192 << 10, 64 << 10);
+    let options = options().log_limit_bytes(limit).keep_log_bytes(keep);
+    let sim = SimDisk::new(1);
+    let (mut most, mut commits) = (0, Counting::new(open(&options, &sim).unwrap()).commits);
+    for _ in 0..60 {
+        let mut client = Counting { db: open(&options, &sim).unwrap(), commits };
+        let before = stats(&client.db).log.tail;
+        client.work(100).unwrap();
+        client.db.checkpoint(Flush::Everything).unwrap();
+        let log = stats(&client.db).log;
+        assert!(log.tail.get() - before.get() < keep / 3, "it logged {before} to {}", log.tail);
+        let kept = log.tail.get() - log.first_lsn.get();
+        assert!(kept >= keep.min(before.get() - 64), "{kept} bytes kept");
+        most = most.max(kept);
+        client.db.close().unwrap();
+        commits = client.commits;
+    }
+    assert!(most < keep + keep / 3 + segment, "{most} bytes kept");
+}
+
 /// So much log is kept, no less and not much more, over checkpoints and openings, and it fills nobody's log.
 #[test]
 fn log_is_kept_for_repair_within_bounds() {

@@ -248,7 +248,7 @@ impl Checkpointer {
         }
         report.restart_first =
             holders.iter().map(|holder| holder.lsn).min().unwrap_or(report.begin);
-        let log_first = turn.retention.keep_from(report.restart_first, report.end);
+        let log_first = turn.retention.keep_from(wal, report.restart_first, report.end);
         if log_first < report.restart_first {
             holders.push(Holder { what: "page repair (keep_log_bytes)".into(), lsn: log_first });
         }

@@ -49,6 +49,7 @@ pub(crate) fn put_lsn(out: &mut impl Writer, lsn: Lsn) {
 }
 
 /// The next LSN.
+#[inline]
 pub(crate) fn lsn(from: &mut Reader<'_>) -> Option<Lsn> {
     from.varint().map(|words| Lsn::new(words.rotate_left(3)))
 }
@@ -178,6 +179,11 @@ pub(crate) fn plausible_len(head: &[u8]) -> Result<usize, &'static str> {
         }
         Some(len) => Ok(len),
     }
+}
+
+/// Length of the frame before the one that begins with `head`, as that one says.
+pub(crate) fn prev_len(head: &[u8]) -> Option<usize> {
+    Reader::new(head.get(2..)?).u16().map(words)
 }
 
 /// Checks the CRC of `frame`, which must be exactly one frame long.

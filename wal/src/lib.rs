@@ -30,7 +30,8 @@
 //! way in: `room.rs` over `admission.rs` (room), `ring.rs` (memory), `turn.rs` over `force.rs` (group
 //! commit), `flush.rs` (to the files), `segment.rs` (files). The way out: `read.rs`. After a crash:
 //! `control.rs` (where to begin), `end.rs` (where it ends), `open.rs` (how it goes on). For backups:
-//! `hold.rs` (who reads old records), `copy.rs` (records into another directory).
+//! `hold.rs` (who reads old records), `copy.rs` (records into another directory). What is kept of it:
+//! `boundary.rs` (where it may be cut).
 //!
 //! # Life of a log
 //!
@@ -45,6 +46,7 @@
 
 mod admission;
 mod block;
+mod boundary;
 mod change;
 mod control;
 mod copy;

@@ -161,6 +161,11 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Whether a frame with this ninth byte is of a kind this version knows.
+pub(crate) fn is_known(tag: u8) -> bool {
+    matches!(tag & KIND_MASK, UPDATE..=CHECKPOINT_END | PREPARE)
+}
+
 /// Whether a frame with this ninth byte is of a kind that carries a durable end.
 pub(crate) fn claims_durable(tag: u8) -> bool {
     matches!(tag & KIND_MASK, COMMIT | CHECKPOINT_BEGIN | CHECKPOINT_END | PREPARE)
