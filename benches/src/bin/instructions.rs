@@ -3,6 +3,7 @@
 //! ```text
 //!  instructions              run this program under callgrind, twice a workload: n and 2n operations
 //!       │                    (count(2n) − count(n)) / n  =  instructions per operation, without the setup
+//!       │                    of a restart, the updates before it are counted by themselves and taken off
 //!       ▼
 //!  benches/instructions.json    more than 3 % away: failure     --update writes it anew
 //! ```
@@ -15,9 +16,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use argali::{Durability, Isolation, Options};
+use argali::disk::{Loss, SimDisk};
+use argali::{Durability, Isolation, Never, Options, Silent};
 use argali_benches::{Rows, key, value};
 use clap::Parser;
 use fastrand::Rng;
@@ -30,7 +33,7 @@ const OPERATIONS: u64 = 4_000;
 /// Largest deviation from the baseline, in percent.
 const TOLERANCE: f64 = 3.0;
 
-const WORKLOADS: [&str; 7] = [
+const WORKLOADS: [&str; 8] = [
     "read-committed",
     "read-serializable",
     "read-in-batch",
@@ -38,7 +41,11 @@ const WORKLOADS: [&str; 7] = [
     "insert",
     "scan",
     "scan-read-committed",
+    RESTART,
 ];
+/// Restart behind updates, each with its commit; and only those.
+const RESTART: &str = "restart";
+const BEFORE_RESTART: &str = "before-restart";
 
 /// Instruction counts of small workloads against a baseline
 #[derive(Debug, Parser)]
@@ -127,7 +134,8 @@ fn compare(now: &Counts, file: &Path) -> Result<()> {
 
 fn per_operation(workload: &str) -> Result<u64> {
     let (once, twice) = (count(workload, OPERATIONS)?, count(workload, 2 * OPERATIONS)?);
-    Ok(twice.saturating_sub(once) / OPERATIONS)
+    let each = twice.saturating_sub(once) / OPERATIONS;
+    Ok(if workload == RESTART { each - per_operation(BEFORE_RESTART)? } else { each })
 }
 
 /// Instructions of a whole run.
@@ -150,6 +158,9 @@ fn count(workload: &str, operations: u64) -> Result<u64> {
 /// begin of a transaction therefore counts one round of them, too.
 fn run(workload: &str, operations: u64) -> Result<()> {
     let options = Options::new().cache_bytes(64 << 20).background_threads(false);
+    if matches!(workload, RESTART | BEFORE_RESTART) {
+        return restart(&options, operations, workload == RESTART);
+    }
     let isolation = match workload {
         "read-committed" | "scan-read-committed" => Isolation::ReadCommitted,
         _ => Isolation::Serializable,
@@ -209,6 +220,30 @@ fn run(workload: &str, operations: u64) -> Result<()> {
             }
         }
         other => bail!("no workload {other}; there are {}", WORKLOADS.join(", ")),
+    }
+    Ok(())
+}
+
+/// A database that loses power behind so many updates, and its restart if that is meant.
+fn restart(options: &Options, updates: u64, made: bool) -> Result<()> {
+    let open = |disk: &SimDisk| {
+        let options = options.clone().checkpoint_policy(Arc::new(Never));
+        options.open_on(Arc::new(disk.clone()), &mut Silent)
+    };
+    let disk = SimDisk::new(1);
+    let (rows, mut rng) = (Rows::load(open(&disk)?, ROWS)?, Rng::with_seed(2));
+    for _ in 0..updates {
+        rows.update(&mut rng, Durability::Relaxed)?;
+    }
+    rows.db.wait_durable(rows.db.stats()?.log.tail)?;
+    // Neither is closed: that would be counted, too.
+    std::mem::forget(rows);
+    let cut = disk.power_cut(Loss::KeepAll);
+    if made {
+        let db = open(&cut)?;
+        let found = db.recovery().winners;
+        ensure!(found == updates, "{found} updates of {updates} were recovered");
+        std::mem::forget(db);
     }
     Ok(())
 }
