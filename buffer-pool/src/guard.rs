@@ -59,20 +59,24 @@ impl<'p> PageWrite<'p> {
         Self { pool, exclusive: Some(exclusive), made_up: true, half_changed: false }
     }
 
+    #[inline]
     const fn latched(&self) -> &Exclusive<'p> {
         self.exclusive.as_ref().expect("taken only by drop")
     }
 
+    #[inline]
     fn frame(&self) -> usize {
         self.latched().frame()
     }
 
     /// The page.
+    #[inline]
     pub const fn id(&self) -> PageId {
         self.latched().id()
     }
 
     /// Its contents.
+    #[inline]
     pub fn page(&self) -> PageRef<'_> {
         self.latched().page()
     }
@@ -110,6 +114,7 @@ impl<'p> PageWrite<'p> {
 
     /// Mode `FullPageImage`: whether the next record on this page must begin with its image (first
     /// change since it was read in or last copied for write-back). Decided under this latch.
+    #[inline]
     pub fn needs_image(&self) -> bool {
         self.pool.pager.options().torn_pages == TornPages::FullPageImage
             && !self.pool.has_image(self.frame(), self.id())

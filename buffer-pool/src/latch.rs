@@ -405,6 +405,7 @@ pub(crate) struct Exclusive<'p> {
 }
 
 impl<'p> Exclusive<'p> {
+    #[inline]
     pub(crate) const fn id(&self) -> PageId {
         self.latch.id
     }
@@ -415,10 +416,12 @@ impl<'p> Exclusive<'p> {
     }
 
     /// Panics when the page is not resident.
+    #[inline]
     pub(crate) fn frame(&self) -> usize {
         self.frame.expect("the page was made resident before")
     }
 
+    #[inline]
     fn cell(&self) -> &PageCell {
         self.latch.cell(self.frame())
     }

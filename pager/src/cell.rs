@@ -37,6 +37,7 @@ pub struct PageCell {
 
 impl PageCell {
     /// Views words (frames of the arena) as a page.
+    #[inline]
     pub fn new(words: &[AtomicU64]) -> &Self {
         let pointer = std::ptr::from_ref(words) as *const Self;
         // SAFETY: `PageCell` is a transparent wrapper of `[AtomicU64]`, so the pointer with its length is
@@ -70,6 +71,7 @@ impl PageCell {
     ///
     /// # Safety
     /// No one may store into the cell while the view lives (shared or exclusive latch held).
+    #[inline]
     pub unsafe fn page(&self) -> PageRef<'_> {
         // SAFETY: the caller keeps writers out while the view lives.
         PageRef::new(unsafe { bytes_of(&self.words) })
@@ -123,8 +125,13 @@ impl WordsMut<'_> {
         unsafe { bytes_of(self.words) }
     }
 
-    /// The one function that stores into a page: `bytes` at offset `at`, whole words, relaxed.
-    /// Panics when they do not lie inside the page.
+    /// Stores `value` as the whole word `index`, its first byte lowest. Panics when the page has no such word.
+    #[inline]
+    pub(crate) fn store_word(&mut self, index: usize, value: u64) {
+        self.words[index].store(value.to_le(), Ordering::Relaxed);
+    }
+
+    /// Stores `bytes` at offset `at`, by whole words, relaxed. Panics when they do not lie inside the page.
     pub(crate) fn store(&mut self, at: usize, bytes: &[u8]) {
         let (mut index, skip) = (at / WORD, at % WORD);
         let mut rest = bytes;
@@ -135,20 +142,24 @@ impl WordsMut<'_> {
         }
         let (whole, tail) = rest.as_chunks::<WORD>();
         let targets = &self.words[index..index + whole.len()];
-        for (word, bytes) in targets.iter().zip(whole) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        // By fours, since no compiler unrolls a loop of atomic stores.
+        let (target_fours, targets) = targets.as_chunks::<4>();
+        let (fours, ones) = whole.as_chunks::<4>();
+        for (targets, words) in target_fours.iter().zip(fours) {
+            store_each(targets, words);
         }
+        store_each(targets, ones);
         if !tail.is_empty() {
             self.merge(index + whole.len(), 0, tail);
         }
     }
 
-    /// Read-modify-write of part of one word; no other writer exists.
+    /// Read-modify-write of part of one word, fewer than eight bytes of it; no other writer exists.
+    #[inline]
     fn merge(&self, index: usize, skip: usize, part: &[u8]) {
-        let word = &self.words[index];
-        let mut bytes = word.load(Ordering::Relaxed).to_ne_bytes();
-        bytes[skip..skip + part.len()].copy_from_slice(part);
-        word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        let (word, shift) = (&self.words[index], 8 * skip as u32);
+        let mask = ((1 << (8 * part.len())) - 1) << shift;
+        word.store((load(word) & !mask | short_word(part) << shift).to_le(), Ordering::Relaxed);
     }
 
     /// Moves whole words `from..to` by one place, up or down, within the page.
@@ -183,6 +194,28 @@ impl WordsMut<'_> {
     }
 }
 
+/// Fewer than eight bytes as a number, the first one lowest. In at most three steps: a copy of a length that
+/// only running code knows is a call.
+#[inline]
+fn short_word(bytes: &[u8]) -> u64 {
+    let (mut rest, mut word, mut shift) = (bytes, 0, 0);
+    if let Some((four, behind)) = rest.split_first_chunk() {
+        (rest, word, shift) = (behind, u64::from(u32::from_le_bytes(*four)), 32);
+    }
+    if let Some((two, behind)) = rest.split_first_chunk() {
+        word |= u64::from(u16::from_le_bytes(*two)) << shift;
+        (rest, shift) = (behind, shift + 16);
+    }
+    rest.first().map_or(word, |one| word | u64::from(*one) << shift)
+}
+
+#[inline]
+fn store_each(targets: &[AtomicU64], words: &[[u8; WORD]]) {
+    for (target, word) in targets.iter().zip(words) {
+        target.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+    }
+}
+
 /// One 4 KiB piece of a page buffer, aligned for files that bypass the system's cache.
 #[repr(C, align(4096))]
 struct Block([AtomicU64; 4096 / WORD]);
@@ -195,8 +228,9 @@ pub struct PageBuf {
 impl PageBuf {
     /// A zero page.
     pub fn new(size: PageSize) -> Self {
-        let block = || Block([const { AtomicU64::new(0) }; 4096 / WORD]);
-        Self { blocks: std::iter::repeat_with(block).take(size.bytes() / 4096).collect() }
+        let blocks = Box::<[Block]>::new_zeroed_slice(size.bytes() / 4096);
+        // SAFETY: a block is words and nothing else, and a word may be zero.
+        Self { blocks: unsafe { blocks.assume_init() } }
     }
 
     fn words(&self) -> &[AtomicU64] {

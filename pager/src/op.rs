@@ -272,7 +272,21 @@ impl<'a> PageOp<'a> {
 
     /// Carries the operation out, or says why it cannot be.
     pub(crate) fn apply_to(&self, page: &mut PageMut<'_>) -> Result<(), String> {
-        if !self.fits(page.page()) {
+        let fits = match self {
+            // They look for themselves before they change anything.
+            Self::Insert { .. }
+            | Self::Remove { .. }
+            | Self::Replace { .. }
+            | Self::Patch { .. }
+            | Self::Add { .. }
+            | Self::Truncate { .. } => page.page().kind().is_some_and(PageKind::is_slotted),
+            Self::Format { .. }
+            | Self::SetLink { .. }
+            | Self::SetBit { .. }
+            | Self::Image { .. }
+            | Self::Heads { .. } => self.fits(page.page()),
+        };
+        if !fits {
             return Err(format!("does not fit {:?}", page.page()));
         }
         match *self {

@@ -24,7 +24,7 @@ use std::fmt;
 use argali_base::{Lsn, PageId};
 
 use crate::PageOp;
-use crate::cell::WordsMut;
+use crate::cell::{WORD, WordsMut};
 
 /// Bytes of the page header; slots begin here.
 pub const HEADER_BYTES: usize = 64;
@@ -254,8 +254,12 @@ impl<'a> PageMut<'a> {
         self.words.store(at, &value.to_le_bytes());
     }
 
+    /// A field that is a word of its own, as all of eight bytes are.
+    #[inline]
     pub(crate) fn put_u64(&mut self, at: usize, value: u64) {
-        self.words.store(at, &value.to_le_bytes());
+        const { assert!(SLOT_BYTES == WORD, "slots are words, too") };
+        assert_eq!(at % WORD, 0, "a field of eight bytes at {at}");
+        self.words.store_word(at / WORD, value);
     }
 
     pub(crate) const fn words(&mut self) -> &mut WordsMut<'a> {

@@ -80,7 +80,12 @@ impl<'a> PageRef<'a> {
 
     /// Bytes an insert may take, slot included, after compaction.
     pub fn free_bytes(&self) -> usize {
-        self.heap_start().saturating_sub(self.slots_end()) + self.dead()
+        self.hole_bytes() + self.dead()
+    }
+
+    /// Bytes between slots and heap.
+    fn hole_bytes(&self) -> usize {
+        self.heap_start().saturating_sub(self.slots_end())
     }
 
     /// The part of the page an image may omit: zeros between slots and heap.
@@ -240,17 +245,8 @@ impl PageMut<'_> {
 
     /// Finds `len` bytes in the heap while keeping `slots` bytes free for the slot array.
     fn allocate(&mut self, len: usize, slots: usize) -> Result<usize, String> {
-        let room = |page: PageRef<'_>| page.heap_start() - page.slots_end();
-        if len + slots > room(self.page()) {
-            let (free, wanted) = (self.page().free_bytes(), len + slots);
-            if wanted > free {
-                return Err(format!("{wanted} bytes into {free} free ones"));
-            }
-            self.compact()?;
-            let left = room(self.page());
-            if wanted > left {
-                return Err(format!("{wanted} bytes into {left} after compaction"));
-            }
+        if len + slots > self.page().hole_bytes() {
+            self.compact_for(len + slots)?;
         }
         if len == 0 {
             return Ok(0);
@@ -258,6 +254,21 @@ impl PageMut<'_> {
         let offset = self.page().heap_start() - len;
         self.put_heap_start(offset);
         Ok(offset)
+    }
+
+    /// Makes the hole `wanted` bytes large.
+    #[cold]
+    fn compact_for(&mut self, wanted: usize) -> Refusal {
+        let free = self.page().free_bytes();
+        if wanted > free {
+            return Err(format!("{wanted} bytes into {free} free ones"));
+        }
+        self.compact()?;
+        let left = self.page().hole_bytes();
+        if wanted > left {
+            return Err(format!("{wanted} bytes into {left} after compaction"));
+        }
+        Ok(())
     }
 
     /// Packs the cells at the end of the page, slot 0 last, and clears the hole.
@@ -289,11 +300,9 @@ impl PageMut<'_> {
     }
 
     fn put_slot(&mut self, index: usize, slot: Slot) {
-        let mut bytes = [0; SLOT_BYTES];
-        bytes[..2].copy_from_slice(&(slot.offset as u16).to_le_bytes());
-        bytes[2..4].copy_from_slice(&(slot.len as u16).to_le_bytes());
-        bytes[4..].copy_from_slice(&slot.head.to_le_bytes());
-        self.put(HEADER_BYTES + index * SLOT_BYTES, &bytes);
+        let Slot { offset, len, head } = slot;
+        let place = u64::from(offset as u16) | u64::from(len as u16) << 16;
+        self.put_u64(HEADER_BYTES + index * SLOT_BYTES, place | u64::from(head) << 32);
     }
 
     fn put_heap_start(&mut self, offset: usize) {

@@ -293,7 +293,7 @@ fn a_record_is_not_applied_twice() {
 }
 
 #[test]
-#[should_panic(expected = "remove [0]: does not fit")]
+#[should_panic(expected = "remove [0]: no cell 0")]
 fn an_operation_that_does_not_fit_panics() {
     blank().page_mut().apply(&[PageOp::Remove { slot: 0 }], Lsn::new(10));
 }
