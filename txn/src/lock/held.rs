@@ -2,10 +2,15 @@
 //!
 //! It answers "do I hold this already?" without touching the shared table: a transaction takes its
 //! intention locks once and finds them here for every later key. Up to [`SCAN_MAX`] locks a scan of the
-//! list is the fastest index; beyond that a map from name to position is kept beside it.
+//! list is the fastest index; beyond that positions are kept beside it, by hash of the name:
 //!
-//! Only the transaction's own thread sees this list, so it needs no lock itself. The list and the map
-//! go back to the pool with their capacity, cut down when a transaction was unusually large.
+//! ```text
+//!  list    │ tree 7 │ key a │ key b │ key c │ …
+//!  places  │ · │ 3 │ · │ 1 │ 4 │ · │ · │ 2 │     position + 1, · free; probed from the hash on to the right
+//! ```
+//!
+//! Only the transaction's own thread sees this list, so it needs no lock itself. Both go back to the pool with
+//! their capacity, cut down when a transaction was unusually large.
 //!
 //! The entry of a tree counts the locks on keys below it, so that a transaction sees when it would be better
 //! off with one lock on the tree.
@@ -20,10 +25,7 @@
 //! 10  8  hash of the key (0: none); `access` pins which hash that is
 //! ```
 
-use std::collections::HashMap;
-
 use argali_base::codec::{Reader, Writer};
-use foldhash::fast::FixedState;
 
 use super::{Gap, KeyMode, LockMode, LockName};
 
@@ -49,8 +51,105 @@ pub(crate) struct HeldLocks {
     /// Where the lock on a tree that was taken last stands, unless the list changed since: all locks on its
     /// keys ask for it.
     last_tree: usize,
-    /// Position in `list` of every name; filled only while the list is longer than [`SCAN_MAX`].
-    index: HashMap<LockName, usize, FixedState>,
+    /// Filled only while the list is longer than [`SCAN_MAX`].
+    index: Index,
+}
+
+/// Where each name of a list stands in it. Half of the places at least are free.
+#[derive(Debug, Default)]
+struct Index {
+    places: Vec<u32>,
+}
+
+impl Index {
+    /// The place where a search for `name` begins.
+    #[inline]
+    fn home(&self, name: LockName) -> usize {
+        // The upper bits are spread best.
+        ((name.spread() >> 32) as usize * self.places.len()) >> 32
+    }
+
+    #[inline]
+    fn next(&self, place: usize) -> usize {
+        (place + 1) & (self.places.len() - 1)
+    }
+
+    /// Position of `name` in `list`.
+    #[inline]
+    fn find(&self, list: &[Held], name: LockName) -> Option<usize> {
+        let mut place = self.home(name);
+        loop {
+            let at = self.places[place].checked_sub(1)? as usize;
+            if list[at].name == name {
+                return Some(at);
+            }
+            place = self.next(place);
+        }
+    }
+
+    /// Adds the last of `list`.
+    #[inline]
+    fn add(&mut self, list: &[Held]) {
+        if self.places.len() < 2 * list.len() {
+            return self.fill(list);
+        }
+        self.put(list, list.len() - 1);
+    }
+
+    #[inline]
+    fn put(&mut self, list: &[Held], at: usize) {
+        let mut place = self.home(list[at].name);
+        while self.places[place] != 0 {
+            place = self.next(place);
+        }
+        self.places[place] = u32::try_from(at + 1).expect("fewer locks than would fill the memory");
+    }
+
+    /// Anew, with room to grow.
+    fn fill(&mut self, list: &[Held]) {
+        self.places.clear();
+        self.places.resize((4 * list.len()).next_power_of_two(), 0);
+        (0..list.len()).for_each(|at| self.put(list, at));
+    }
+
+    /// Forgets the name at `at`, whose position the last of `list` is about to take.
+    fn remove(&mut self, list: &[Held], at: usize) {
+        let mut free = self.place_of(list, at);
+        let mut place = self.next(free);
+        while let Some(other) = self.places[place].checked_sub(1) {
+            // Whoever is searched for by way of the free place moves there.
+            let home = self.home(list[other as usize].name);
+            if self.steps(home, place) >= self.steps(free, place) {
+                self.places[free] = self.places[place];
+                free = place;
+            }
+            place = self.next(place);
+        }
+        self.places[free] = 0;
+        let last = list.len() - 1;
+        if at != last {
+            let moved = self.place_of(list, last);
+            self.places[moved] = at as u32 + 1;
+        }
+    }
+
+    /// The place of the name at `at`.
+    fn place_of(&self, list: &[Held], at: usize) -> usize {
+        let mut place = self.home(list[at].name);
+        while self.places[place] as usize != at + 1 {
+            place = self.next(place);
+        }
+        place
+    }
+
+    /// From one place to another, to the right.
+    fn steps(&self, from: usize, to: usize) -> usize {
+        to.wrapping_sub(from) & (self.places.len() - 1)
+    }
+
+    fn clear(&mut self) {
+        self.places.clear();
+    }
 }
 
 impl HeldLocks {
@@ -77,9 +176,9 @@ impl HeldLocks {
         }
         self.list.push(Held { name, mode, below: 0 });
         if self.list.len() == SCAN_MAX + 1 {
-            self.fill_index();
+            self.index.fill(&self.list);
         } else if self.list.len() > SCAN_MAX {
-            self.index.insert(name, self.list.len() - 1);
+            self.index.add(&self.list);
         }
     }
 
@@ -89,22 +188,18 @@ impl HeldLocks {
         if let Some(tree) = self.tree_above(name) {
             tree.below = tree.below.saturating_sub(1);
         }
-        let mode = self.list.swap_remove(at).mode;
-        if self.list.len() == SCAN_MAX {
+        if self.list.len() == SCAN_MAX + 1 {
             self.index.clear();
         } else if self.list.len() > SCAN_MAX {
-            self.index.remove(&name);
-            if let Some(moved) = self.list.get(at) {
-                self.index.insert(moved.name, at);
-            }
+            self.index.remove(&self.list, at);
         }
-        Some(mode)
+        Some(self.list.swap_remove(at).mode)
     }
 
     /// Mode held on `tree`, and [`HeldLocks::below`].
     #[inline]
     pub(crate) fn tree(&self, tree: u64) -> Option<(LockMode, usize)> {
-        self.position(LockName::Tree(tree)).map(|at| (self.list[at].mode, self.list[at].below))
+        self.tree_position(tree).map(|at| (self.list[at].mode, self.list[at].below))
     }
 
     /// Locks on keys of `tree` taken since the last [`HeldLocks::recount`].
@@ -114,7 +209,7 @@ impl HeldLocks {
 
     /// Counts locks on keys of `tree` from 0 again.
     pub(crate) fn recount(&mut self, tree: u64) {
-        if let Some(at) = self.position(LockName::Tree(tree)) {
+        if let Some(at) = self.tree_position(tree) {
             self.list[at].below = 0;
         }
     }
@@ -130,19 +225,15 @@ impl HeldLocks {
         });
         self.index.clear();
         if self.list.len() > SCAN_MAX {
-            self.fill_index();
+            self.index.fill(&self.list);
         }
         self.recount(tree);
     }
 
     #[inline]
     fn tree_above(&mut self, name: LockName) -> Option<&mut Held> {
-        let at = self.position(LockName::Tree(name.tree_above()?))?;
+        let at = self.tree_position(name.tree_above()?)?;
         Some(&mut self.list[at])
-    }
-
-    fn fill_index(&mut self) {
-        self.index.extend(self.list.iter().enumerate().map(|(at, held)| (held.name, at)));
     }
 
     /// The locks, in the order they were taken as far as none was given back early.
@@ -153,25 +244,29 @@ impl HeldLocks {
     /// Takes all locks off, the last taken first.
     #[inline]
     pub(crate) fn take_all(&mut self, mut each: impl FnMut(LockName, LockMode)) {
+        self.index.clear();
         while let Some(held) = self.list.pop() {
             each(held.name, held.mode);
         }
-        if !self.index.is_empty() {
-            self.index.clear();
-        }
         if self.list.capacity() > KEPT_MAX {
             self.list.shrink_to(KEPT_MAX);
-            self.index.shrink_to(KEPT_MAX);
+            self.index.places.shrink_to(4 * KEPT_MAX);
         }
+    }
+
+    #[inline]
+    fn tree_position(&self, tree: u64) -> Option<usize> {
+        let name = LockName::Tree(tree);
+        if self.list.get(self.last_tree).is_some_and(|held| held.name == name) {
+            return Some(self.last_tree);
+        }
+        self.position(name)
     }
 
     #[inline]
     fn position(&self, name: LockName) -> Option<usize> {
         if self.list.len() > SCAN_MAX {
-            if self.list.get(self.last_tree).is_some_and(|held| held.name == name) {
-                return Some(self.last_tree);
-            }
-            return self.index.get(&name).copied();
+            return self.index.find(&self.list, name);
         }
         // From the back: what was locked last is asked for most.
         self.list.iter().rposition(|held| held.name == name)
