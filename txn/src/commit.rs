@@ -45,7 +45,7 @@ impl Txn {
             Kind::System => Durability::Relaxed,
             Kind::User | Kind::Loser => durability,
         };
-        if self.last_lsn().is_none() {
+        if !self.is_in_table() {
             return self.finish_reading(durability);
         }
         self.space.admit_ending(&self.manager.wal)?;
@@ -57,7 +57,7 @@ impl Txn {
     /// Takes the log space of [`Txn::commit`]. After an error everything is as it was; afterwards `commit` rolls
     /// nothing back by itself: it succeeds, or its outcome is unknown.
     pub fn admit_commit(&mut self) -> Result<()> {
-        if self.last_lsn().is_none() {
+        if !self.is_in_table() {
             return Ok(());
         }
         self.space.admit_ending(&self.manager.wal)
@@ -102,7 +102,8 @@ impl Txn {
             self.kit = None;
             return Err(Error::CommitUnknown { lsn: commit, cause: error.to_string() });
         }
-        self.kit().slot.lock().free();
+        let slot = &self.kit().slot;
+        slot.leave(&mut slot.lock());
         self.leave_table();
         self.retire();
         Ok(commit)
@@ -114,14 +115,15 @@ impl Txn {
         let mut chain = kit.slot.lock(); // Rule 2: a checkpoint sees the record or the entry.
         let record = Record { txn: self.id, prev: chain.last, body: Body::End };
         self.manager.wal.append(self.space.ticket(0), &record);
-        chain.free();
+        kit.slot.leave(&mut chain);
         drop(chain);
         self.leave_table();
     }
 
     /// The slot is free.
-    fn leave_table(&self) {
-        self.manager.table.ended(self.id, || self.manager.wal.tail());
+    fn leave_table(&mut self) {
+        self.in_table = false;
+        self.manager.table.ended(&self.kit().slot, || self.manager.wal.tail());
     }
 
     /// Gives every lock back, the last taken first. `commit` marks what a committed writer held.
@@ -142,9 +144,10 @@ impl Txn {
         let mut kit = self.kit.take().expect("a transaction retires once");
         kit.ticket = self.space.release(&self.manager.wal);
         if self.is_in_table() {
-            kit.slot.lock().free();
+            kit.slot.leave(&mut kit.slot.lock());
         }
         kit.savepoints.clear();
+        kit.visit = None;
         self.manager.recycle(kit);
     }
 }

@@ -55,6 +55,6 @@ pub use options::{Durability, Isolation, TxnOptions};
 pub use prepare::Prepared;
 pub use rollback::Savepoint;
 pub use table::CommitLsn;
-pub use txn::{Edit, Txn};
+pub use txn::{Edit, Txn, Visit};
 pub use undo::{LogicalUndo, UndoHandlers, Undone};
 pub use vote::{GID_BYTES_MAX, Vote};

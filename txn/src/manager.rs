@@ -98,7 +98,8 @@ impl TxnManager {
     pub(crate) fn resume(&self, found: &ActiveTxn, kind: Kind) -> Txn {
         self.raise_next_txn(found.txn.get() + 1);
         let mut txn = self.lane().resume(found.txn, kind);
-        txn.chain_mut().resume(found);
+        txn.kit().slot.resume(found);
+        txn.in_table = true;
         txn
     }
 

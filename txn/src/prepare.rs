@@ -92,6 +92,8 @@ impl Txn {
         let body = Body::Prepare { durable: wal.durable().end(), before, last, piece };
         let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
         let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
+        kit.slot.enter(&mut chain, self.id, wal.tail());
+        self.in_table = true;
         let record = Record { txn: self.id, prev: chain.last, body };
         let lsn = wal.append(self.space.ticket(piece.len()), &record);
         chain.extend(lsn, lsn);

@@ -59,7 +59,7 @@ impl TxnManager {
         }
         for Stranded { id, kind, options, kit, space, .. } in self.take_stranded() {
             let mut txn = Txn::new(Arc::clone(self.lane()), id, kind, (options, kit));
-            drop(txn.chain_mut());
+            txn.in_table = true;
             txn.space = space;
             if txn.take_back().is_ok() {
                 over.push(id);

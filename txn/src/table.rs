@@ -3,6 +3,7 @@
 //! ```text
 //!  slots:  │ t7 first=@64 last=@512 undo_next=@512 │ (free) │ t9 … │
 //!               ▲ locked from append to setting `last`
+//!  bounds: │ @64                                   │ 0      │ @96  │      read without a lock
 //! ```
 //!
 //! A transaction keeps one slot for its life, and slots go from transaction to transaction. A checkpoint
@@ -18,12 +19,16 @@
 //!
 //! ```text
 //!  end:  free the slot ──► am I the holder, or is there none? ──► scan
-//!  scan: no holder ──► read the tail ──► read every slot ──► note the new holder, if any
+//!  scan: no holder ──► read the tail ──► read every bound ──► note the new holder, if any
 //! ```
 //!
-//! The tail is read before the slots: a transaction whose first record the scan misses appends it behind
-//! that tail. A transaction that ends while a scan runs finds no holder and scans after it, so no end is
-//! overlooked.
+//! - **T2** A transaction's bound is the log's tail before its first record, and stands at its slot before that
+//!   record is appended. The tail is read before the bounds: who finds a tail behind a record finds its
+//!   transaction's bound, too, and a transaction whose bound the scan misses appends behind that tail.
+//!
+//! A transaction that ends while a scan runs finds no holder and scans after it, so no end is overlooked. No
+//! scan waits for a slot: every transaction that others run would hand its cache line over, twice.
+//!
 //! A committed transaction stays in the table until its commit is durable, so what is below `Commit_LSN`
 //! needs no horizon (relaxed commits never give one).
 
@@ -69,26 +74,47 @@ impl Chain {
         let Self { txn, state, first, last, undo_next } = *self;
         ActiveTxn { txn, state, first, last, undo_next }
     }
-
-    /// Goes on where a restart found the transaction.
-    pub(crate) fn resume(&mut self, found: &ActiveTxn) {
-        let ActiveTxn { txn, state, first, last, undo_next } = *found;
-        *self = Self { txn, state, first, last, undo_next };
-    }
-
-    /// The transaction is over: its slot is free.
-    pub(crate) fn free(&mut self) {
-        *self = Self::FREE;
-    }
 }
 
 /// A place in the table.
 #[derive(Debug)]
-pub(crate) struct Slot(Mutex<Chain>);
+pub(crate) struct Slot {
+    chain: Mutex<Chain>,
+    /// No record of the transaction stands below (T2); 0 while it has none.
+    bound: AtomicU64,
+    /// Which slot it is, from 1 on.
+    number: u64,
+}
 
 impl Slot {
+    fn new(number: u64) -> Self {
+        Self { chain: Mutex::new(Chain::FREE), bound: AtomicU64::new(0), number }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Chain> {
-        self.0.lock()
+        self.chain.lock()
+    }
+
+    /// `txn` is about to append a record to this slot's `chain`, at `tail` or behind it.
+    #[inline]
+    pub(crate) fn enter(&self, chain: &mut Chain, txn: TxnId, tail: Lsn) {
+        if chain.first.is_none() {
+            chain.txn = txn;
+            self.bound.store(tail.get(), Ordering::SeqCst); // T2
+        }
+    }
+
+    /// Goes on where a restart found the transaction.
+    pub(crate) fn resume(&self, found: &ActiveTxn) {
+        let ActiveTxn { txn, state, first, last, undo_next } = *found;
+        *self.lock() = Chain { txn, state, first, last, undo_next };
+        self.bound.store(first.get(), Ordering::SeqCst);
+    }
+
+    /// The transaction is over, and the slot, whose `chain` this is, free.
+    pub(crate) fn leave(&self, chain: &mut Chain) {
+        *chain = Chain::FREE;
+        self.bound.store(0, Ordering::SeqCst);
     }
 }
 
@@ -109,7 +135,7 @@ pub(crate) struct TxnTable {
     slots: RwLock<Vec<Arc<Slot>>>,
     next_txn: AtomicU64,
     commit_lsn: CommitLsn,
-    /// The transaction that holds `commit_lsn` back; 0 when nobody did at the last scan.
+    /// Number of the slot that holds `commit_lsn` back; 0 when none did at the last scan.
     holder: AtomicU64,
     scanning: Mutex<()>,
 }
@@ -128,8 +154,9 @@ impl TxnTable {
 
     /// One more slot, for one more transaction at a time.
     pub(crate) fn add_slot(&self) -> Arc<Slot> {
-        let slot = Arc::new(Slot(Mutex::new(Chain::FREE)));
-        self.slots.write().push(Arc::clone(&slot));
+        let mut slots = self.slots.write();
+        let slot = Arc::new(Slot::new(slots.len() as u64 + 1));
+        slots.push(Arc::clone(&slot));
         slot
     }
 
@@ -167,10 +194,10 @@ impl TxnTable {
         self.commit_lsn.clone()
     }
 
-    /// `txn`, which has records, has freed its slot.
-    pub(crate) fn ended(&self, txn: TxnId, tail: impl Fn() -> Lsn) {
-        let holder = self.holder.load(Ordering::Acquire);
-        if holder == 0 || holder == txn.get() {
+    /// A transaction with records has left `slot`.
+    pub(crate) fn ended(&self, slot: &Slot, tail: impl Fn() -> Lsn) {
+        let holder = self.holder.load(Ordering::SeqCst);
+        if holder == 0 || holder == slot.number {
             self.find_holder(tail);
         }
     }
@@ -178,16 +205,16 @@ impl TxnTable {
     pub(crate) fn find_holder(&self, tail: impl Fn() -> Lsn) {
         let _one_at_a_time = self.scanning.lock();
         // Whoever ends during the scan finds no holder and scans again, after this one.
-        self.holder.store(0, Ordering::Release);
-        let tail = tail();
+        self.holder.store(0, Ordering::SeqCst);
+        let tail = tail().get();
         let slots = self.slots.read();
-        let chains = slots.iter().map(|slot| *slot.lock()).filter(|chain| !chain.first.is_none());
-        let oldest = chains.min_by_key(|chain| chain.first);
-        if let Some(chain) = oldest {
-            self.holder.store(chain.txn.get(), Ordering::Release);
+        let bounds = slots.iter().map(|slot| (slot.bound.load(Ordering::SeqCst), slot.number));
+        let oldest = bounds.filter(|(bound, _)| *bound != 0).min();
+        if let Some((_, number)) = oldest {
+            self.holder.store(number, Ordering::SeqCst);
         }
-        let bound = oldest.map_or(tail, |chain| chain.first.min(tail));
-        self.commit_lsn.0.fetch_max(bound.get(), Ordering::Release);
+        let bound = oldest.map_or(tail, |(bound, _)| bound.min(tail));
+        self.commit_lsn.0.fetch_max(bound, Ordering::Release);
     }
 }
 
@@ -200,22 +227,27 @@ mod tests {
     }
 
     fn begin(table: &TxnTable) -> (TxnId, Arc<Slot>) {
-        let (id, slot) = (take_id(table), table.add_slot());
-        slot.lock().txn = id;
-        (id, slot)
+        (take_id(table), table.add_slot())
     }
 
-    fn log(slot: &Slot, lsn: u64) {
-        slot.lock().extend(Lsn::new(lsn), Lsn::new(lsn));
+    fn log((id, slot): &(TxnId, Arc<Slot>), lsn: u64) {
+        let mut chain = slot.lock();
+        slot.enter(&mut chain, *id, Lsn::new(lsn));
+        chain.extend(Lsn::new(lsn), Lsn::new(lsn));
+    }
+
+    fn leave(slot: &Slot) {
+        slot.leave(&mut slot.lock());
     }
 
     #[test]
     fn the_table_lists_those_with_records() {
         let table = TxnTable::new(5);
         let (_reader, _) = begin(&table);
-        let (writer, slot) = begin(&table);
-        log(&slot, 64);
-        log(&slot, 128);
+        let writer = begin(&table);
+        log(&writer, 64);
+        log(&writer, 128);
+        let (writer, slot) = writer;
         let mut active = Vec::new();
         table.active(&mut active);
         let expected = ActiveTxn {
@@ -226,7 +258,7 @@ mod tests {
             undo_next: Lsn::new(128),
         };
         assert_eq!((active, writer), (vec![expected], TxnId::new(6)));
-        slot.lock().free();
+        leave(&slot);
         let mut active = Vec::new();
         table.active(&mut active);
         assert!(active.is_empty());
@@ -235,15 +267,15 @@ mod tests {
     #[test]
     fn commit_lsn_follows_the_oldest_writer() {
         let table = TxnTable::new(1);
-        let ended = |(id, slot): (TxnId, Arc<Slot>), tail: u64| {
-            slot.lock().free();
-            table.ended(id, || Lsn::new(tail));
+        let ended = |(_, slot): (TxnId, Arc<Slot>), tail: u64| {
+            leave(&slot);
+            table.ended(&slot, || Lsn::new(tail));
             table.commit_lsn().get()
         };
         let [a, b, c] = [begin(&table), begin(&table), begin(&table)];
-        log(&a.1, 64);
-        log(&b.1, 100);
-        log(&c.1, 200);
+        log(&a, 64);
+        log(&b, 100);
+        log(&c, 200);
         assert_eq!(ended(b, 300), 64, "a is the oldest");
         assert_eq!(ended(a, 300), 200, "now c is");
         assert_eq!(ended(c, 300), 300, "nobody: the tail");
@@ -262,9 +294,9 @@ mod tests {
     #[should_panic(expected = "T1")]
     fn a_chain_only_grows() {
         let table = TxnTable::new(1);
-        let (_, slot) = begin(&table);
-        log(&slot, 128);
-        log(&slot, 64);
+        let writer = begin(&table);
+        log(&writer, 128);
+        log(&writer, 64);
     }
 }
 
@@ -277,10 +309,10 @@ mod model {
     /// Begins, logs two records, ends. The log is a counter.
     fn writer(table: &TxnTable, slot: &Slot, log: &AtomicU64) {
         let id = TxnId::new(table.take_ids(1).start);
-        slot.lock().txn = id;
         for _ in 0..2 {
             let bound = table.commit_lsn();
             let mut chain = slot.lock();
+            slot.enter(&mut chain, id, Lsn::new(log.load(Ordering::SeqCst)));
             let lsn = Lsn::new(log.fetch_add(10, Ordering::SeqCst));
             chain.extend(lsn, lsn);
             assert!(bound <= chain.first, "{id} begins at {}, below {bound}", chain.first);
@@ -289,8 +321,8 @@ mod model {
             let bound = table.commit_lsn();
             assert!(bound <= first, "{id} is active from {first}, below {bound}");
         }
-        slot.lock().free();
-        table.ended(id, || Lsn::new(log.load(Ordering::SeqCst)));
+        slot.leave(&mut slot.lock());
+        table.ended(slot, || Lsn::new(log.load(Ordering::SeqCst)));
     }
 
     fn story() {

@@ -24,8 +24,8 @@
 //! A warm transaction allocates nothing: buffers, lock list and table slot are its [`Kit`], which goes
 //! back to the manager when it ends.
 
-use argali_base::sync::{Arc, MutexGuard};
-use argali_base::{Lsn, Result, TxnId};
+use argali_base::sync::Arc;
+use argali_base::{Lsn, PageId, Result, TxnId};
 use argali_buffer_pool::PageWrite;
 use argali_pager::PageOp;
 use argali_wal::{Body, Changes, ChangesBuilder, LogTicket, Record, RecordBuf, Undo};
@@ -34,7 +34,7 @@ use crate::lane::Lane;
 use crate::lock::{HeldLocks, Waiter, WeakList};
 use crate::nested::Nested;
 use crate::space::LogSpace;
-use crate::table::{Chain, Slot};
+use crate::table::Slot;
 use crate::{Isolation, TxnOptions};
 
 /// Operations on one latched page, logged together with the others of the same `update`.
@@ -61,8 +61,8 @@ pub struct Txn {
     /// Why it can only be aborted.
     pub(crate) failed: Option<String>,
     pub(crate) nested: Nested,
-    /// Whether its slot in the table is in use: from the first admission on, or since a restart.
-    in_table: bool,
+    /// Whether its slot in the table is in use: from its first record on, or since a restart.
+    pub(crate) in_table: bool,
 }
 
 /// Who runs the transaction.
@@ -104,6 +104,22 @@ pub(crate) struct Kit {
     pub(crate) scratch: Vec<u8>,
     /// Serials of the savepoints that can still be returned to, ascending.
     pub(crate) savepoints: Vec<u64>,
+    /// Where the access method was last.
+    pub(crate) visit: Option<Visit>,
+}
+
+/// Where an access method was last, noted for its next step. A transaction only carries it, and not on to the next
+/// one: what it is worth depends on what is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// First page of the structure.
+    pub structure: PageId,
+    /// The page in it.
+    pub page: PageId,
+    /// When that was, as the access method counts.
+    pub era: u64,
+    /// Whether it was there the time before, too.
+    pub again: bool,
 }
 
 impl Kit {
@@ -118,6 +134,7 @@ impl Kit {
             ticket: None,
             scratch: Vec::new(),
             savepoints: Vec::new(),
+            visit: None,
         }
     }
 }
@@ -184,6 +201,18 @@ impl Txn {
         &mut self.kit_mut().scratch
     }
 
+    /// Where the access method was last in this transaction.
+    #[inline]
+    pub fn visit(&self) -> Option<Visit> {
+        self.kit().visit
+    }
+
+    /// Notes where the access method is.
+    #[inline]
+    pub fn note_visit(&mut self, visit: Visit) {
+        self.kit_mut().visit = Some(visit);
+    }
+
     /// Its last record, `NONE` while it has none.
     pub fn last_lsn(&self) -> Lsn {
         if self.in_table { self.kit().slot.lock().last } else { Lsn::NONE }
@@ -192,17 +221,6 @@ impl Txn {
     /// Whether it may have records: if not, its slot in the table is free.
     pub(crate) fn is_in_table(&self) -> bool {
         self.in_table
-    }
-
-    /// Its slot in the table, taken into use.
-    pub(crate) fn chain_mut(&mut self) -> MutexGuard<'_, Chain> {
-        let mut chain =
-            self.kit.as_deref().expect("a transaction keeps its kit until it ends").slot.lock();
-        if !self.in_table {
-            chain.txn = self.id;
-            self.in_table = true;
-        }
-        chain
     }
 
     /// Whether this transaction is undoing (rollback or restart).
@@ -215,9 +233,6 @@ impl Txn {
     /// plus the CLR's. It replaces what an earlier admission left. In compensating mode it draws on the
     /// transaction's reserve and never fails for space.
     pub fn admit(&mut self, payload: usize, pages: usize) -> Result<()> {
-        if !self.in_table {
-            drop(self.chain_mut());
-        }
         let manager = &self.manager;
         let demand = (manager.rates, payload, pages);
         if self.mode == Mode::Forward {
@@ -247,6 +262,8 @@ impl Txn {
             edit.page.dirty_from(tail); //                                 2. rule 1
         }
         let mut chain = kit.slot.lock(); //                                3. rule 2 begins
+        kit.slot.enter(&mut chain, self.id, tail);
+        self.in_table = true;
         let record = Record { txn: self.id, prev: chain.last, body: next.body(changes, undo) };
         let lsn = wal.append(ticket, &record); //                          4.
         let undo_next = next.undo_next(lsn, chain.undo_next);
