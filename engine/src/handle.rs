@@ -124,7 +124,10 @@ impl Handle {
 
     /// Takes the lock in `mode` and makes sure that what it stands for still exists.
     pub(crate) fn enter(&self, txn: &mut Txn, mode: LockMode) -> Result<()> {
-        txn.lock(self.lock_name(), mode)?;
+        // Nearly always it is held, since the first use in this transaction.
+        if txn.intention(self.root().get(), mode).is_none() {
+            txn.lock(self.lock_name(), mode)?;
+        }
         if self.is_dropped() {
             return Err(self.0.place.named.missing(self.name()));
         }

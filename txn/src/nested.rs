@@ -45,11 +45,16 @@ impl Nested {
         self.forbidden.is_some()
     }
 
+    /// Whether there was none so far, so that N1 has nothing to say.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.forbidden.is_none() && self.settled.is_none()
+    }
+
     /// Checks N1 for a lock about to be taken; outside of an action, notes that the transaction itself writes.
     #[inline]
     pub(crate) fn check(&mut self, name: LockName, mode: LockMode) -> Result<()> {
-        let idle = self.forbidden.is_none() && self.settled.is_none();
-        if idle || !mode.writes() { Ok(()) } else { self.check_write(name) }
+        if self.is_idle() || !mode.writes() { Ok(()) } else { self.check_write(name) }
     }
 
     fn check_write(&mut self, name: LockName) -> Result<()> {

@@ -64,6 +64,13 @@ impl Actor {
     fn lock(&mut self, tree: u64, mode: LockMode) -> Result<LockMode> {
         let name = LockName::Tree(tree);
         let held = self.held.iter().find(|(held, _)| *held == name).map(|(_, mode)| *mode);
+        if let (None, IS | IX, Some(list)) = (held, mode, &self.weak)
+            && let Some(horizon) = self.table.note_new(list, (self.txn, name, mode))
+        {
+            self.horizon = self.horizon.max(horizon);
+            self.held.push((name, mode));
+            return Ok(mode);
+        }
         let request = Request { txn: self.txn, name, mode, held, term: Term::Long };
         let noted = self.weak.as_ref().and_then(|list| self.table.try_note(list, &request));
         let granted = match noted {

@@ -116,10 +116,24 @@ impl LockTable {
         })
     }
 
+    /// Grants a weak lock on a name that its transaction does not hold, in its `list`, if nobody asks for the
+    /// whole; the horizon that comes with it. `None`: ask as for any other.
+    #[inline]
+    pub fn note_new(
+        &self,
+        list: &WeakList,
+        (txn, name, mode): (TxnId, LockName, LockMode),
+    ) -> Option<Lsn> {
+        self.weak.try_note_new(list, (txn, name, mode))
+    }
+
     /// Grants `request` if it needs to wait for nobody. Never waits: safe under latches.
     #[inline]
     pub fn try_acquire(&self, request: &Request) -> Option<Granted> {
         let place = self.place(request.name);
+        if Strength::of(request.mode) == Strength::Key {
+            return self.lock(place).try_grant(request);
+        }
         let asking = self.shut_gate(request, place);
         let granted = self.lock(place).try_grant(request);
         granted.map(|granted| asking.granted(granted))

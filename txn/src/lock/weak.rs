@@ -140,6 +140,17 @@ impl List {
         true
     }
 
+    /// As [`List::note`], of a name that `txn` does not hold.
+    #[inline]
+    fn note_new(&mut self, txn: TxnId, name: LockName, mode: LockMode) -> bool {
+        let room = self.locks.len() < LIST_MAX;
+        if room {
+            self.locks.push(Weak { txn, name, mode });
+            self.acquired += 1;
+        }
+        room
+    }
+
     fn expose(&mut self, name: LockName, adopt: &mut impl FnMut(TxnId, LockMode)) {
         self.locks.retain(|weak| {
             if weak.name == name {
@@ -184,6 +195,24 @@ impl WeakLocks {
         }
         let horizon = Lsn::new(gate.exclusive.load(Ordering::Acquire));
         list.note(request).then(|| Granted { mode: request.asked(), horizon })
+    }
+
+    /// As [`WeakLocks::try_note`], of a name that the transaction does not hold; the horizon that comes with it.
+    /// Nothing has happened when that fails.
+    #[inline]
+    pub(super) fn try_note_new(
+        &self,
+        list: &WeakList,
+        (txn, name, mode): (TxnId, LockName, LockMode),
+    ) -> Option<Lsn> {
+        let gate = self.gate(name.spread());
+        let mut list = list.lock();
+        let shut = gate.strong.load(Ordering::SeqCst) > 0;
+        if shut && !self.mutations.weak_overlooks_strong {
+            return None; // W2
+        }
+        let horizon = Lsn::new(gate.exclusive.load(Ordering::Acquire));
+        list.note_new(txn, name, mode).then_some(horizon)
     }
 
     /// A strong request begins.
