@@ -43,6 +43,7 @@ impl LogTicket {
     }
 
     /// Bytes of records it still covers.
+    #[inline]
     pub fn left(&self) -> usize {
         self.left as usize
     }

@@ -155,11 +155,13 @@ impl Wal {
     }
 
     /// How far the log is on disk.
+    #[inline]
     pub fn durable(&self) -> Durable {
         Durable { end: Lsn::new(self.durable.load(Ordering::Acquire)) }
     }
 
     /// LSN the next record will get.
+    #[inline]
     pub fn tail(&self) -> Lsn {
         self.running.get().map_or_else(|| self.end(), |running| Lsn::new(running.ring.tail()))
     }

@@ -33,8 +33,9 @@ use argali_base::sync::{AtomicU64, Ordering, fence};
 use crate::RECORD_BYTES_MAX;
 use crate::frame::{FRAME_BYTES_MIN, FrameBuf, Seed, plausible_len};
 
-/// Bytes of log per chunk. Models make thousands of rings of a few records each.
-const CHUNK_BYTES: usize = if cfg!(feature = "shuttle") { 256 } else { 64 << 10 };
+/// Bytes of log per chunk: so many that they come as zero pages of the system, which nobody has to clear. Models
+/// make thousands of rings of a few records each.
+const CHUNK_BYTES: usize = if cfg!(feature = "shuttle") { 256 } else { 256 << 10 };
 const CHUNK_WORDS: usize = CHUNK_BYTES / 8;
 const CHUNK_LINKS: usize = CHUNK_BYTES / FRAME_BYTES_MIN;
 
@@ -58,7 +59,7 @@ impl Chunk {
     }
 }
 
-#[expect(clippy::unnecessary_box_returns, reason = "64 KiB do not belong on the stack")]
+#[expect(clippy::unnecessary_box_returns, reason = "as much does not belong on the stack")]
 fn zeros<const N: usize>() -> Box<[AtomicU64; N]> {
     let cells: Box<[AtomicU64]> = (0..N).map(|_| AtomicU64::new(0)).collect();
     cells.try_into().expect("N cells were made")
