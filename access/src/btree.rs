@@ -24,7 +24,7 @@
 //! again.
 //!
 //! Reading order: [`node`] (layout), [`heads`], [`search`] (in a node), [`descent`] (to a leaf), [`read`]; then
-//! [`locks`], [`target`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`];
+//! [`locks`], [`target`], [`revisit`], [`write`] with [`insert`], [`update`], [`delete`], and [`undo`]; then [`split`];
 //! [`fill`], [`purge`], [`merge`] and [`tidy`]; [`scan`] and [`backward`], [`along`] leaves by [`cells`]; [`load`] with [`exchange`];
 //! [`free`], [`verify`], [`estimate`].
 
@@ -45,6 +45,7 @@ mod merge;
 mod node;
 mod purge;
 mod read;
+mod revisit;
 mod scan;
 mod search;
 mod split;

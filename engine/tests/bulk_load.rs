@@ -57,6 +57,28 @@ fn pages(db: &Db) -> u64 {
     db.stats().unwrap().pages_in_use
 }
 
+/// The writes that follow a load into the leaf where they were do not follow it there when it is taken back.
+#[test]
+fn writes_do_not_stay_in_what_was_taken_back() {
+    let db = small();
+    let tree = db.update(|tx| tx.tree("t")).unwrap();
+    let mut tx = db.begin().unwrap();
+    let point = tx.savepoint().unwrap();
+    let all = rows(1000, 3);
+    load(&point, &tree, &all).unwrap();
+    for n in 0..5 {
+        point.put(&tree, format!("9{n}"), "soon gone").unwrap();
+    }
+    point.rollback().unwrap();
+    tx.put(&tree, "99", "to stay").unwrap();
+    tx.commit().unwrap();
+    assert_eq!(
+        dump(&db.begin().unwrap(), &tree),
+        Map::from([(b"99".to_vec(), b"to stay".to_vec())])
+    );
+    pages(&db);
+}
+
 #[test]
 fn everything_is_there_in_order() {
     let small_rows = [0, 1, 2, 10, 100, 1000, 20_000].map(|count| rows(count, 1));

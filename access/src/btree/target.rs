@@ -9,7 +9,7 @@ use argali_buffer_pool::{PageWrite, Restart};
 
 use super::descent::{Attempt, Node, Stop};
 use super::node::{self, LeafCell, View};
-use super::search;
+use super::search::{self, Place};
 use super::{BTree, heads};
 use crate::fault::corrupt;
 
@@ -20,6 +20,14 @@ pub(super) enum Target<'p> {
 }
 
 impl<'p> Target<'p> {
+    /// The leaf.
+    pub(super) fn page(&self) -> PageId {
+        match self {
+            Self::Seen(node) => node.glimpse.id(),
+            Self::Latched(page) => page.id(),
+        }
+    }
+
     /// Exclusive latch on the leaf, provided it is as it was when its spot was found.
     pub(super) fn latch(self) -> Attempt<PageWrite<'p>> {
         match self {
@@ -45,8 +53,11 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    fn read(view: &impl View, key: &[u8]) -> Result<Self, Restart> {
-        let place = search::in_leaf(view, key)?;
+    pub(super) fn read(view: &impl View, key: &[u8]) -> Result<Self, Restart> {
+        Self::of(view, search::in_leaf(view, key)?)
+    }
+
+    pub(super) fn of(view: &impl View, place: Place) -> Result<Self, Restart> {
         let (count, link) = (view.slot_count()?, node::link(view)?);
         Ok(Self { slot: place.slot, found: place.found, count, shares: place.shares, link })
     }

@@ -156,8 +156,7 @@ impl BTree {
     }
 
     fn attempt(&self, work: &mut Work<'_>, patient: bool) -> Attempt<Done> {
-        let target = self.target(work.key, patient)?;
-        let spot = self.spot(&target, work.key)?;
+        let (target, spot) = self.locate(work.txn, work.key, patient)?;
         let old_len = spot.live().map(|cell| cell.value_len);
         let value = match (work.change, old_len) {
             (Change::InsertNew(_), Some(_)) | (Change::Delete, None) => return Ok(Done::Nothing),
