@@ -3,7 +3,7 @@
 //! ```text
 //!  engine ──► BTree, Heap ──► Txn::update ──► log, page     every change is logged by the one `update`
 //!                │   └──────► Space           which pages are free (bits in map pages)
-//!                └──────────► Txn::lock       keys, the gaps between them, rows
+//!                └──────────► Txn::lock       keys, the gaps between them, rows; Txn::claim: ranges
 //!  engine ──► Rows ──► BTree, chains          rows with values of any size
 //!  engine ──► Pending                         what is to be freed when nobody can want it back
 //! ```

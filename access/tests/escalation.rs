@@ -8,7 +8,7 @@ use std::ops::Bound::{Excluded, Included};
 use argali_access::BTree;
 use argali_base::Error;
 use argali_txn::{Durability, Isolation, LockMode, LockName, Txn};
-use common::{World, get, key, scan, scan_all};
+use common::{World, get, key, scan, scan_all, without_claims};
 
 const MANY: usize = 50;
 
@@ -57,7 +57,7 @@ fn could_get(world: &World, tree: &BTree, n: u64) -> bool {
 #[test]
 fn a_reader_of_many_keys_locks_the_tree() {
     let (world, tree) = stage();
-    let mut reader = world.begin();
+    let mut reader = world.begin_locking();
     assert_eq!(rows(&tree, &mut reader, 0, 1000), 100);
     assert_eq!(tree_lock(&reader, &tree), Some(LockMode::S));
     assert_eq!(world.txns.lock_stats().escalations, 1);
@@ -94,6 +94,17 @@ fn a_writer_of_many_keys_locks_the_tree_and_can_take_everything_back() {
     assert_eq!(scan_all(&tree, &mut world.begin()), before);
 }
 
+/// A claim is one, however many rows it covers.
+#[test]
+fn claims_do_not_count() {
+    let (world, tree) = stage();
+    let mut reader = world.begin();
+    assert_eq!(rows(&tree, &mut reader, 0, 1000), 100);
+    assert_eq!(rows(&tree, &mut reader, 0, 1000), 100);
+    assert_eq!(tree_lock(&reader, &tree), Some(LockMode::IS));
+    assert!(!could_put(&world, &tree, 5) && could_put(&world, &tree, 1500));
+}
+
 /// The other outcome: somebody else writes in the tree. Nobody waits, keys and gaps stay locked.
 #[test]
 fn a_refused_escalation_changes_nothing_and_is_tried_again() {
@@ -101,6 +112,7 @@ fn a_refused_escalation_changes_nothing_and_is_tried_again() {
     let mut other = world.begin();
     tree.put(&mut other, &key(1995), b"far away").unwrap();
     let mut reader = world.hasty(Isolation::Serializable);
+    without_claims(&mut reader);
     assert_eq!(rows(&tree, &mut reader, 0, 900), 90);
     assert_eq!(tree_lock(&reader, &tree), Some(LockMode::IS));
     assert_eq!(world.txns.lock_stats().escalations, 0);
@@ -120,7 +132,7 @@ fn a_refused_escalation_changes_nothing_and_is_tried_again() {
 #[test]
 fn a_reader_that_begins_to_write_keeps_its_range() {
     let (world, tree) = stage();
-    let mut txn = world.begin();
+    let mut txn = world.begin_locking();
     assert_eq!(rows(&tree, &mut txn, 0, 1000), 100);
     tree.put(&mut txn, &key(555), b"new").unwrap();
     assert_eq!(tree_lock(&txn, &tree), Some(LockMode::SIX));
@@ -150,7 +162,7 @@ fn whoever_sees_an_escalated_writer_waits_for_its_commit() {
 fn it_can_be_switched_off_and_other_trees_do_not_count() {
     let (world, tree) = stage();
     let second = world.tree();
-    let mut txn = world.begin();
+    let mut txn = world.begin_locking();
     for n in 0..MANY as u64 - 1 {
         tree.get(&mut txn, &key(n), &mut Vec::new()).unwrap();
         second.get(&mut txn, &key(n), &mut Vec::new()).unwrap();

@@ -5,7 +5,7 @@ mod common;
 
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
-use argali_access::{BTree, Entry};
+use argali_access::{BTree, Entry, Survey, TreeStats};
 use argali_base::Error;
 use argali_txn::{Durability, Isolation, LockMode, LockName, Txn};
 use common::{World, get, key, scan, scan_all, scan_back};
@@ -58,11 +58,30 @@ fn a_scanned_range_takes_no_phantoms_until_commit() {
         let serializable = isolation == Isolation::Serializable;
         let mut reader = world.begin_at(isolation);
         assert_eq!(range(scan, &tree, &mut reader, 35, 65), 3, "40, 50, 60 {way}");
-        for inside in [36, 45, 55, 64, 65, 69] {
+        for inside in [35, 36, 45, 55, 64] {
             assert_eq!(could_insert(&world, &tree, &key(inside)), !serializable, "{inside} {way}");
         }
+        for outside in [5, 25, 34, 65, 69, 75, 101] {
+            assert!(could_insert(&world, &tree, &key(outside)), "{outside} {way}");
+        }
+        assert_eq!(range(scan, &tree, &mut reader, 35, 65), 3);
+        reader.commit(Durability::Sync).unwrap();
+        assert!(could_insert(&world, &tree, &key(45)));
+    }
+}
+
+/// Without room for claims, the gaps of keys are locked, and those are wider than the range.
+#[test]
+fn a_range_scanned_by_locks_takes_no_phantoms_either() {
+    let world = World::new();
+    let tree = tens(&world, 10, b"v");
+    for (way, scan) in WAYS {
+        let mut reader = world.begin_locking();
+        assert_eq!(range(scan, &tree, &mut reader, 35, 65), 3, "40, 50, 60 {way}");
         // The gap below 40 is locked as a whole: 31 waits, too, though it is no phantom.
-        assert_eq!(could_insert(&world, &tree, &key(31)), !serializable, "{way}");
+        for inside in [31, 36, 45, 55, 64, 65, 69] {
+            assert!(!could_insert(&world, &tree, &key(inside)), "{inside} {way}");
+        }
         for outside in [5, 25, 75, 101] {
             assert!(could_insert(&world, &tree, &key(outside)), "{outside} {way}");
         }
@@ -76,9 +95,10 @@ fn a_scanned_range_takes_no_phantoms_until_commit() {
 #[test]
 fn a_scan_to_the_end_guards_what_lies_above() {
     let world = World::new();
-    for (way, scan) in WAYS {
+    let kinds = [World::begin as fn(&World) -> Txn, World::begin_locking];
+    for (begin, (way, scan)) in kinds.iter().flat_map(|begin| WAYS.map(|way| (begin, way))) {
         for tree in [tens(&world, 3, b"v"), world.tree()] {
-            let mut reader = world.begin();
+            let mut reader = begin(&world);
             let seen = scan(&tree, &mut reader, Unbounded, Unbounded).unwrap().len();
             for outside in [5, 99] {
                 assert!(!could_insert(&world, &tree, &key(outside)), "{outside} {way}");
@@ -96,8 +116,9 @@ fn gaps_across_leaves_are_guarded() {
     let world = World::new();
     let tree = tens(&world, 40, &[0; 800]);
     assert!(world.verify(&[&tree])[0].pages > 10);
-    for (way, scan) in WAYS {
-        let mut reader = world.begin();
+    let kinds = [World::begin as fn(&World) -> Txn, World::begin_locking];
+    for (begin, (way, scan)) in kinds.iter().flat_map(|begin| WAYS.map(|way| (begin, way))) {
+        let mut reader = begin(&world);
         assert_eq!(range(scan, &tree, &mut reader, 0, 1000), 40);
         for n in 1..=40 {
             assert!(!could_insert(&world, &tree, &key(10 * n - 5)), "below {} {way}", 10 * n);
@@ -111,17 +132,21 @@ fn gaps_across_leaves_are_guarded() {
 #[test]
 fn one_step_backward_guards_the_gap_it_crossed() {
     let world = World::new();
-    let tree = tens(&world, 40, &[0; 800]);
-    for n in 2..40 {
-        let mut reader = world.begin();
-        let (bound, mut entry) = (key(10 * n + 5), Entry::default());
-        assert!(tree.prev(&mut reader, Unbounded, Excluded(&bound), &mut entry).unwrap());
-        assert_eq!(entry.key(), key(10 * n));
-        for inside in [10 * n - 1, 10 * n + 1, 10 * n + 9] {
-            assert!(!could_insert(&world, &tree, &key(inside)), "{inside}");
-        }
-        for outside in [10 * n - 11, 10 * n + 11] {
-            assert!(could_insert(&world, &tree, &key(outside)), "{outside}");
+    let exactly = (World::begin as fn(&World) -> Txn, [0, 1, 4], [-1, 5]);
+    let by_locks = (World::begin_locking as fn(&World) -> Txn, [-1, 1, 9], [-11, 11]);
+    for (begin, inside, outside) in [exactly, by_locks] {
+        let tree = tens(&world, 40, &[0; 800]);
+        for n in 2_u64..40 {
+            let mut reader = begin(&world);
+            let (bound, mut entry) = (key(10 * n + 5), Entry::default());
+            assert!(tree.prev(&mut reader, Unbounded, Excluded(&bound), &mut entry).unwrap());
+            assert_eq!(entry.key(), key(10 * n));
+            for inside in inside.map(|by| (10 * n).strict_add_signed(by)) {
+                assert!(!could_insert(&world, &tree, &key(inside)), "{inside}");
+            }
+            for outside in outside.map(|by| (10 * n).strict_add_signed(by)) {
+                assert!(could_insert(&world, &tree, &key(outside)), "{outside}");
+            }
         }
     }
 }
@@ -132,7 +157,7 @@ fn one_step_backward_guards_the_gap_it_crossed() {
 fn a_step_from_a_key_never_scanned_guards_the_gap_below_it() {
     let world = World::new();
     let tree = tens(&world, 10, b"v");
-    let mut reader = world.begin();
+    let mut reader = world.begin_locking();
     let (mut entry, bound) = (Entry::default(), key(50));
     // Under read committed nothing is locked, but the trace leads to the key.
     let mut glance = world.begin_at(Isolation::ReadCommitted);
@@ -148,7 +173,7 @@ fn a_step_from_a_key_never_scanned_guards_the_gap_below_it() {
 fn an_inserter_keeps_both_halves_of_the_gap_it_relies_on() {
     let world = World::new();
     let tree = tens(&world, 10, b"v");
-    let mut txn = world.begin();
+    let mut txn = world.begin_locking();
     assert_eq!(range(scan, &tree, &mut txn, 35, 45), 1);
     tree.put(&mut txn, &key(37), b"mine").unwrap();
     for n in [36, 38, 44] {
@@ -308,7 +333,7 @@ fn ghosts_stay_while_a_reader_relies_on_them() {
     let world = World::new();
     let tree = tens(&world, 10, &[0; 300]);
     delete_tens(&world, &tree, 4, 6);
-    let mut reader = world.begin();
+    let mut reader = world.begin_locking();
     assert_eq!(range(scan, &tree, &mut reader, 35, 65), 0);
     delete_tens(&world, &tree, 8, 10);
     assert_eq!(press(&world, &[&tree]), 3, "80, 90 and 100 went; 40, 50 and 60 stay");
@@ -318,13 +343,42 @@ fn ghosts_stay_while_a_reader_relies_on_them() {
     assert_eq!(range(scan, &tree, &mut reader, 35, 65), 0);
 }
 
+/// A claim needs no borders.
+#[test]
+fn ghosts_go_although_their_range_is_claimed() {
+    let world = World::new();
+    for (_, scan) in WAYS {
+        let tree = tens(&world, 10, &[0; 300]);
+        delete_tens(&world, &tree, 4, 6);
+        let mut reader = world.begin();
+        assert_eq!(range(scan, &tree, &mut reader, 35, 65), 0);
+        delete_tens(&world, &tree, 8, 10);
+        let before = tree_pages(&world, &tree);
+        for n in 0..6 {
+            let mut txn = world.begin();
+            tree.put(&mut txn, &key(900 + n), &[1; 600]).unwrap();
+            txn.commit(Durability::Sync).unwrap();
+        }
+        assert!(before.ghosts == 6 && tree_pages(&world, &tree).ghosts == 0);
+        for n in [36, 40, 45, 50, 55, 64] {
+            assert!(!could_insert(&world, &tree, &key(n)), "{n}");
+        }
+        assert!(could_insert(&world, &tree, &key(65)));
+        assert_eq!(range(scan, &tree, &mut reader, 35, 65), 0);
+    }
+}
+
+fn tree_pages(world: &World, tree: &BTree) -> TreeStats {
+    tree.verify(&mut Survey::new(&world.pool)).unwrap()
+}
+
 /// A scanner's own ghosts are borders of its own gaps.
 #[test]
 fn nobody_purges_the_ghosts_they_locked_themselves() {
     let world = World::new();
     let tree = tens(&world, 10, &[0; 300]);
     delete_tens(&world, &tree, 4, 6);
-    let mut txn = world.begin();
+    let mut txn = world.begin_locking();
     assert_eq!(range(scan, &tree, &mut txn, 35, 65), 0);
     // The page is settled: nothing but the locks keeps them.
     tree.put(&mut txn, &key(900), &[1; 900]).unwrap();

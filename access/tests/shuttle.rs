@@ -11,7 +11,7 @@ use std::sync::Arc;
 use argali_access::BTree;
 use argali_base::Result;
 use argali_base::sync::thread;
-use argali_txn::{Durability, Txn};
+use argali_txn::{Durability, Mutations, Txn};
 use common::{Setup, World, get, key, scan, scan_all, scan_back, tidy};
 
 /// Each builds a database: enough for a look, raise it for a search.
@@ -26,8 +26,13 @@ type Story = fn(&Stage);
 
 /// Two leaves of three rows each, then `stories`, one thread each; `check` at the end.
 fn model(stories: &'static [Story], check: Story) {
+    model_with(Mutations::default(), ROUNDS, stories, check);
+}
+
+fn model_with(mutations: Mutations, rounds: usize, stories: &'static [Story], check: Story) {
     let body = move || {
         let world = World::with(&Setup { frames: 16, ..Setup::default() });
+        world.txns.set_mutations(mutations);
         let tree = world.tree();
         let mut txn = world.begin();
         for n in 1..=6 {
@@ -48,8 +53,8 @@ fn model(stories: &'static [Story], check: Story) {
         stage.world.verify(&[&stage.tree]);
         check(&stage);
     };
-    shuttle::check_random(body, ROUNDS);
-    shuttle::check_pct(body, ROUNDS, 3);
+    shuttle::check_random(body, rounds);
+    shuttle::check_pct(body, rounds, 3);
 }
 
 fn run(stage: &Stage, mut body: impl FnMut(&mut Txn) -> Result<()>) {
@@ -247,4 +252,61 @@ fn a_join_and_a_split_that_takes_its_page() {
         let rows = scan_all(&stage.tree, &mut stage.world.begin());
         assert_eq!(rows.len(), 5);
     });
+}
+
+/// A row goes to another place, in one transaction.
+fn carry(stage: &Stage, from: u64, to: u64) {
+    run(stage, |txn| {
+        stage.tree.delete(txn, &key(from))?;
+        stage.tree.put(txn, &key(to), &[0; 900]).map(drop)
+    });
+}
+
+fn count_forward(stage: &Stage) {
+    let mut txn = stage.world.begin();
+    let Ok(rows) = scan(&stage.tree, &mut txn, Unbounded, Unbounded) else { return };
+    assert_eq!(rows.len(), 6, "rows seen forward");
+    txn.commit(Durability::Relaxed).unwrap();
+}
+
+fn count_backward(stage: &Stage) {
+    let mut txn = stage.world.begin();
+    let Ok(rows) = scan_back(&stage.tree, &mut txn, Unbounded, Unbounded) else { return };
+    assert_eq!(rows.len(), 6, "rows seen backward");
+    txn.commit(Durability::Relaxed).unwrap();
+}
+
+/// Two carry rows across the border of two leaves, while two others claim what they count.
+fn carriers_and_counters(mutations: Mutations, rounds: usize) {
+    fn up_and_down(stage: &Stage) {
+        carry(stage, 20, 55);
+        carry(stage, 55, 15);
+    }
+    fn across(stage: &Stage) {
+        carry(stage, 40, 35);
+    }
+    let stories: &[Story] = &[up_and_down, across, count_forward, count_backward];
+    model_with(mutations, rounds, stories, |stage| {
+        let keys = [10, 15, 30, 35, 50, 60].map(key);
+        let found = scan_all(&stage.tree, &mut stage.world.begin());
+        assert_eq!(found.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), keys);
+    });
+}
+
+#[test]
+fn scans_that_claim_see_every_row_once() {
+    carriers_and_counters(Mutations::default(), ROUNDS);
+}
+
+#[test]
+#[should_panic(expected = "rows seen")]
+fn a_claim_that_comes_after_the_look_is_caught() {
+    carriers_and_counters(Mutations { claims_come_late: true, ..Mutations::default() }, 20 * ROUNDS);
+}
+
+#[test]
+#[should_panic(expected = "rows seen")]
+fn a_writer_that_overlooks_claims_is_caught() {
+    let mutations = Mutations { writers_overlook_claims: true, ..Mutations::default() };
+    carriers_and_counters(mutations, 20 * ROUNDS);
 }

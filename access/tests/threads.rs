@@ -11,7 +11,7 @@ use std::thread;
 use argali_access::BTree;
 use argali_base::Result;
 use argali_txn::{Durability, Isolation, Txn};
-use common::{Setup, World, get, key, scan, scan_all, scan_back, tidy};
+use common::{Setup, World, get, key, scan, scan_all, scan_back, tidy, without_claims};
 
 const THREADS: u64 = 4;
 
@@ -150,22 +150,23 @@ fn threads_share_leaves_in_a_pool_of_64_frames() {
 /// the total, always: it would miss money that moved behind its back into a gap it had passed.
 #[test]
 fn no_phantoms_under_transfers() {
-    let (world, _) = transfers(usize::MAX);
+    let (world, _) = transfers(usize::MAX, |_| ());
     assert_eq!(world.txns.lock_stats().escalations, 0);
 }
 
-/// The same when scans lock the whole tree in their middle, if they can.
+/// The same when scans lock keys and gaps, and the whole tree in their middle, if they can.
 #[test]
 fn no_phantoms_under_transfers_and_escalation() {
-    let (world, tree) = transfers(20);
+    let (world, tree) = transfers(20, without_claims);
     // Beside others an escalation is only a try; alone it succeeds.
     run(&world, Isolation::Serializable, |txn| {
+        without_claims(txn);
         scan(&tree, txn, Bound::Unbounded, Bound::Unbounded).map(drop)
     });
     assert!(world.txns.lock_stats().escalations > 0, "{:?}", world.txns.lock_stats());
 }
 
-fn transfers(escalate_at: usize) -> (World, BTree) {
+fn transfers(escalate_at: usize, prepare: fn(&mut Txn)) -> (World, BTree) {
     const TOTAL: u64 = 60;
     let world = World::with(&Setup { frames: 24, ..Setup::default() });
     world.txns.set_escalation(usize::MAX);
@@ -192,6 +193,7 @@ fn transfers(escalate_at: usize) -> (World, BTree) {
             while !done.load(Ordering::Acquire) || sums.load(Ordering::Relaxed) < 2 {
                 let way = if sums.load(Ordering::Relaxed) % 2 == 0 { scan } else { scan_back };
                 let sum = run(&world, Isolation::Serializable, |txn| {
+                    prepare(txn);
                     let all = way(&tree, txn, Bound::Unbounded, Bound::Unbounded)?;
                     Ok(all.iter().map(|(_, v)| amount(v)).sum::<u64>())
                 });

@@ -35,8 +35,8 @@
 //! 6. One process writes at a time; the next one gets [`Error::InUse`] with the holder's name.
 //! 7. Two runs with one client and [`Options::background_threads`]`(false)` make the same calls to the disk.
 //!
-//! Isolation is serializable unless asked otherwise, by strict two-phase locks on keys and the gaps below
-//! them. A deadlock's victim gets [`Error::Deadlock`]; [`Db::update`] runs it again.
+//! Isolation is serializable unless asked otherwise, by strict two-phase locks on keys, and on the ranges that
+//! were scanned. A deadlock's victim gets [`Error::Deadlock`]; [`Db::update`] runs it again.
 //!
 //! # Where to read on
 //!

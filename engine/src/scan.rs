@@ -7,7 +7,7 @@
 //!
 //! Each step asks the tree for the first entry after one place, or the last before the other. So user code
 //! may run as long as it likes, and write where it likes, between two items: no latch is held, no cursor
-//! can dangle, and next-key locks, not latches, keep phantoms out.
+//! can dangle, and claims on what was read, not latches, keep phantoms out.
 
 use std::ops::Bound;
 

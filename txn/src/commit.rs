@@ -130,6 +130,9 @@ impl Txn {
     pub(crate) fn release_locks(&mut self, commit: Lsn) {
         let Self { manager, kit, id, .. } = self;
         if let Some(kit) = kit {
+            if std::mem::take(&mut kit.claimed) {
+                manager.locks.release_claims(&kit.claims, *id);
+            }
             let weak = &kit.weak;
             kit.held.take_all(|name, mode| {
                 if !LockTable::forget(weak, name, mode) {

@@ -82,7 +82,8 @@ impl Lane {
     }
 
     fn new_kit(&self) -> Box<Kit> {
-        Box::new(Kit::new(self.core.table.add_slot(), self.core.locks.add_list()))
+        let locks = &self.core.locks;
+        Box::new(Kit::new(self.core.table.add_slot(), locks.add_list(), locks.add_claims()))
     }
 }
 

@@ -21,13 +21,14 @@
 //! | `undo_one`, logical undo | `undo.rs` |
 //! | transaction table, `Commit_LSN` | `table.rs` |
 //! | log space for undo | `space.rs` |
-//! | what a transaction asks of the locks | `locking.rs` |
+//! | what a transaction asks of the locks | `locking.rs`, `claiming.rs` |
 //! | the lock manager | `lock.rs`, `lock/` |
 //!
 //! This crate knows pages only as things operations are applied to, and access methods only as
 //! [`LogicalUndo`]. Left out, with room kept for them: multi-version reads (the table and `page_prev`
 //! fit), choosing the cheapest deadlock victim.
 
+mod claiming;
 mod commit;
 mod lane;
 mod lock;
@@ -47,7 +48,9 @@ pub use argali_wal::{Owner, Undo};
 
 pub use lock::{Blocked, Gap, KeyMode, LockMode, LockName, LockStats, Term};
 #[doc(hidden)]
-pub use lock::{Granted, LockOptions, LockTable, Request, Waiter, WeakList, WeakMutations};
+pub use lock::{
+    ClaimList, Granted, LockOptions, LockTable, Request, Waiter, WeakList, WeakMutations, Write,
+};
 pub use manager::{TxnCore, TxnManager};
 #[doc(hidden)]
 pub use options::Mutations;

@@ -18,16 +18,19 @@
 //! - **L4** Nobody waits for a lock under a latch (the caller's duty; `try_lock` is safe there).
 //!
 //! Reading order: [`mode`] (the tables), [`queue`] (who is granted next), [`partition`] (many queues, and
-//! early release), [`table`] (waiting), [`weak`] (locks kept out of the table), [`deadlock`] (the wait-for
-//! graph), [`held`] (one transaction's own list).
+//! early release), [`table`] (waiting), [`weak`] (locks kept out of the table), [`claims`] (ranges of keys, by
+//! [`ranges`]), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own list).
 //!
-//! Left out: locks on pages or ranges of keys, and going back from a lock on a tree to locks on its keys.
+//! Left out: locks on pages, claims of those who will write, and going back from a lock on a tree to locks on
+//! its keys.
 
+mod claims;
 mod deadlock;
 pub(crate) mod held;
 mod mode;
 mod partition;
 mod queue;
+mod ranges;
 mod request;
 mod table;
 mod weak;
@@ -35,6 +38,9 @@ mod weak;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use argali_base::TxnId;
+
+pub use claims::{ClaimList, Write};
 pub use deadlock::Blocked;
 pub(crate) use held::HeldLocks;
 pub use mode::{Gap, KeyMode, LockMode};
@@ -61,6 +67,13 @@ pub enum LockName {
         /// Root page of the tree.
         tree: u64,
     },
+    /// All that a transaction claims of a tree: locked only while somebody waits for it.
+    Claims {
+        /// Root page of the tree.
+        tree: u64,
+        /// Whose claims.
+        txn: TxnId,
+    },
 }
 
 impl LockName {
@@ -69,7 +82,7 @@ impl LockName {
     pub(crate) const fn tree_above(self) -> Option<u64> {
         match self {
             Self::Key { tree, .. } | Self::End { tree } => Some(tree),
-            Self::Database | Self::Tree(_) => None,
+            Self::Database | Self::Tree(_) | Self::Claims { .. } => None,
         }
     }
 
@@ -81,6 +94,7 @@ impl LockName {
             Self::Tree(tree) => tree,
             Self::Key { tree, hash } => hash ^ tree.rotate_left(32),
             Self::End { tree } => !tree,
+            Self::Claims { tree, txn } => !txn.get() ^ tree.rotate_left(32),
         }
     }
 
@@ -105,6 +119,7 @@ impl fmt::Display for LockName {
             Self::Tree(tree) => write!(f, "tree p{tree}"),
             Self::Key { tree, hash } => write!(f, "key #{hash:016x} of tree p{tree}"),
             Self::End { tree } => write!(f, "the end of tree p{tree}"),
+            Self::Claims { tree, txn } => write!(f, "a range of tree p{tree} read by {txn}"),
         }
     }
 }
@@ -131,4 +146,6 @@ pub struct LockStats {
     pub timeouts: u64,
     /// Times a transaction got one lock on a tree for the many it held on keys.
     pub escalations: u64,
+    /// Ranges that were claimed instead of locking their rows and gaps, a few rows at a time.
+    pub claims: u64,
 }

@@ -70,6 +70,12 @@ pub struct Mutations {
     pub write_locks_released_at_once: bool,
     /// Gaps between keys are neither locked nor asked for.
     pub no_next_key_locks: bool,
+    /// Writers do not look for claims on their keys.
+    pub writers_overlook_claims: bool,
+    /// Readers look at the page before they claim what they found on it, not afterwards.
+    pub claims_come_late: bool,
+    /// Readers claim rows that somebody active may have changed.
+    pub claims_of_unsettled_rows: bool,
 }
 
 impl Mutations {
@@ -86,5 +92,10 @@ impl Mutations {
         let nothing = key == KeyMode::None && gap == Gap::None;
         let term = if at_once { Term::Instant } else { term };
         (!nothing).then_some((LockMode::Key { key, gap }, term))
+    }
+
+    /// Whether readers must lock, so that their locks can be weakened.
+    pub(crate) fn weaken_reads(self) -> bool {
+        self.no_read_locks || self.read_locks_released_at_once || self.no_next_key_locks
     }
 }

@@ -19,7 +19,8 @@
 //! - **P3** A decision is durable before its caller hears of it. (Commit as always; an abort forces its CLR
 //!   before the first change is taken back, so that a failed undo cannot bring the doubt back.)
 //! - **P4** All locks stay, read locks too, until the decision. The one on the database goes with the vote:
-//!   it says "somebody is changing things just now", and in doubt nobody is. A rollback takes it again.
+//!   it says "somebody is changing things just now", and in doubt nobody is. A rollback takes it again. Claims
+//!   on ranges stay as long as the process: a transaction that has voted reads no more.
 
 use argali_base::sync::Arc;
 use argali_base::{Error, Lsn, Result, TxnId};

@@ -31,7 +31,7 @@ use argali_pager::PageOp;
 use argali_wal::{Body, Changes, ChangesBuilder, LogTicket, Record, RecordBuf, Undo};
 
 use crate::lane::Lane;
-use crate::lock::{HeldLocks, Waiter, WeakList};
+use crate::lock::{ClaimList, HeldLocks, Waiter, WeakList};
 use crate::nested::Nested;
 use crate::space::LogSpace;
 use crate::table::Slot;
@@ -95,6 +95,11 @@ pub(crate) struct Kit {
     pub(crate) held: HeldLocks,
     /// Locks that are not in the table.
     pub(crate) weak: Arc<WeakList>,
+    pub(crate) claims: Arc<ClaimList>,
+    /// Whether there are any in it.
+    pub(crate) claimed: bool,
+    /// Whether a write waits for claims of others, or did.
+    pub(crate) waits: bool,
     pub(crate) waiter: Waiter,
     pub(crate) changes: ChangesBuilder,
     pub(crate) record: RecordBuf,
@@ -123,11 +128,14 @@ pub struct Visit {
 }
 
 impl Kit {
-    pub(crate) fn new(slot: Arc<Slot>, weak: Arc<WeakList>) -> Self {
+    pub(crate) fn new(slot: Arc<Slot>, weak: Arc<WeakList>, claims: Arc<ClaimList>) -> Self {
         Self {
             slot,
             held: HeldLocks::default(),
             weak,
+            claims,
+            claimed: false,
+            waits: false,
             waiter: Waiter::default(),
             changes: ChangesBuilder::default(),
             record: RecordBuf::new(),

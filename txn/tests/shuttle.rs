@@ -4,6 +4,7 @@
 //! looks twice for a deadlock, so a lost wake-up or a missed cycle hangs, which shuttle reports.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use LockMode::{IS, IX, S, X};
 use argali_base::sync::{AtomicU64, AtomicUsize, Ordering, thread};
 use argali_base::{Error, Health, Lsn, Result, TxnId};
 use argali_txn::{
-    LockMode, LockName, LockOptions, LockTable, Request, Term, Waiter, WeakList, WeakMutations,
+    ClaimList, Gap, KeyMode, LockMode, LockName, LockOptions, LockTable, Request, Term, Waiter,
+    WeakList, WeakMutations, Write,
 };
 
 const ROUNDS: usize = 3000;
@@ -330,4 +332,134 @@ fn a_gate_that_forgets_the_horizon_is_caught() {
 #[test]
 fn weak_holders_that_want_it_all_lose_all_but_one() {
     upgraders(Actor::with_list, IX);
+}
+
+/// A page with one row, as optimistic readers and latched writers see it.
+#[derive(Default)]
+struct Leaf {
+    /// Odd while latched.
+    version: AtomicU64,
+    value: AtomicU64,
+}
+
+impl Leaf {
+    fn latch(&self) -> u64 {
+        loop {
+            let seen = self.version.load(Ordering::SeqCst);
+            let latched = self.version.compare_exchange(seen & !1, seen | 1, Ordering::SeqCst, Ordering::SeqCst);
+            if latched.is_ok() {
+                return seen & !1;
+            }
+            thread::yield_now();
+        }
+    }
+}
+
+/// Claims and writes as a scan and a tree do them.
+struct Claimer {
+    actor: Actor,
+    claims: Arc<ClaimList>,
+}
+
+impl Claimer {
+    fn new(table: &Arc<LockTable>, txn: u64) -> Self {
+        Self { actor: Actor::new(table, txn), claims: table.add_claims() }
+    }
+
+    /// What the row held when it was claimed.
+    fn read(&mut self, leaf: &Leaf, tree: u64) -> u64 {
+        let (table, txn) = (&self.actor.table, self.actor.txn);
+        loop {
+            let version = leaf.version.load(Ordering::SeqCst);
+            let value = leaf.value.load(Ordering::Relaxed);
+            assert!(table.claim(&self.claims, txn, (tree, (Included(b"k"), Unbounded))));
+            if version & 1 == 0 && leaf.version.load(Ordering::SeqCst) == version {
+                return value;
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn write(&mut self, leaf: &Leaf, tree: u64) -> Result<()> {
+        let (table, txn) = (&self.actor.table, self.actor.txn);
+        let name = LockName::Key { tree, hash: 1 };
+        let write = Write { txn, tree, key: b"key", name };
+        let done = loop {
+            let version = leaf.latch();
+            let claimed = table.are_claims_in(tree).then(|| table.claimed(&self.claims, &write));
+            if let Some(name) = claimed.flatten() {
+                leaf.version.store(version, Ordering::SeqCst);
+                let mode = LockMode::Key { key: KeyMode::S, gap: Gap::None };
+                let request = Request { txn, name, mode, held: None, term: Term::Instant };
+                if let Err(error) = table.acquire(&request, &self.actor.waiter, Duration::MAX) {
+                    break Err(error);
+                }
+                continue;
+            }
+            leaf.value.fetch_add(1, Ordering::Relaxed);
+            leaf.version.store(version + 2, Ordering::SeqCst);
+            break Ok(());
+        };
+        table.write_is_done(txn, tree);
+        done
+    }
+
+    fn end(&mut self) {
+        self.actor.table.release_claims(&self.claims, self.actor.txn);
+    }
+}
+
+/// What a reader has claimed stays as it was, every writer gets its turn, and nobody sleeps for ever. Lists serve
+/// one transaction after the other, behind one gate or two.
+#[test]
+fn a_claimed_row_does_not_change_and_every_writer_is_woken() {
+    model(|| {
+        let (table, leaf) = (table(), Arc::new(Leaf::default()));
+        let reader = |txn: u64| -> Box<dyn FnOnce() + Send> {
+            let (table, leaf) = (Arc::clone(&table), Arc::clone(&leaf));
+            Box::new(move || {
+                let mut claimer = Claimer::new(&table, txn);
+                for round in 0..2 {
+                    claimer.actor.txn = TxnId::new(txn + 10 * round);
+                    let seen = claimer.read(&leaf, 1);
+                    assert_eq!(claimer.read(&leaf, 1), seen, "a claimed row changed");
+                    claimer.end();
+                }
+            })
+        };
+        let writer: Box<dyn FnOnce() + Send> = {
+            let (table, leaf) = (Arc::clone(&table), Arc::clone(&leaf));
+            Box::new(move || {
+                let mut claimer = Claimer::new(&table, 3);
+                claimer.write(&leaf, 1).unwrap();
+                claimer.write(&leaf, 1).unwrap();
+                claimer.end();
+            })
+        };
+        run(vec![reader(1), reader(2), writer]);
+        assert!(table.blocked().is_empty());
+        assert_eq!(leaf.value.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// Two who claim the same row and then want to change it.
+#[test]
+fn claimers_that_write_lose_all_but_one() {
+    model(|| {
+        let (table, leaf) = (table(), Arc::new(Leaf::default()));
+        let story = |txn: u64| -> Box<dyn FnOnce() + Send> {
+            let (table, leaf) = (Arc::clone(&table), Arc::clone(&leaf));
+            Box::new(move || {
+                let mut claimer = Claimer::new(&table, txn);
+                let seen = claimer.read(&leaf, 1);
+                if claimer.write(&leaf, 1).is_ok() {
+                    assert_eq!(leaf.value.load(Ordering::Relaxed), seen + 1, "a lost update");
+                }
+                claimer.end();
+            })
+        };
+        run((1..=2).map(story).collect());
+        let (changed, lost) = (leaf.value.load(Ordering::Relaxed), table.stats().deadlocks);
+        assert!(changed >= 1 && changed + lost == 2, "{changed} changed it, {lost} lost");
+    });
 }

@@ -8,18 +8,26 @@
 //!
 //! Nothing is latched, so a lock may be waited for; whatever waited begins again where the scan stood, with
 //! the lock held. A key that was locked together with its gap after its page was seen, and before that was
-//! validated, is safe for good: nobody can enter before it.
+//! validated, is safe for good: nobody can enter before it. So is what was claimed in between:
+//!
+//! ```text
+//!  copied ahead  │ b │ c │ d │ e │ f │        claim what lies behind the last row, up to f; leaf as it was seen?
+//!                                             all of it is safe for good
+//! ```
+//!
+//! Where a scan stands, everything behind it is safe, by a lock or by a claim. A claim begins there, and a lock on
+//! the gap below the next key reaches back to there: so they follow each other in any order on the way up.
 
 use std::ops::Bound;
 
 use argali_base::TxnId;
 use argali_buffer_pool::PageGlimpse;
-use argali_txn::{LockMode, LockName, Txn};
+use argali_txn::{KeyMode, LockMode, LockName, Txn};
 
 use super::BTree;
 use super::cells::{Cell, Scanner, Source, Way};
 use super::descent::{Attempt, Node, Stop};
-use super::locks::ScanLocks;
+use super::locks::{KEY_S, ScanLocks};
 use super::node;
 use super::scan::Entry;
 
@@ -145,7 +153,8 @@ impl BTree {
         let lsn = self.look(&walk.leaf.glimpse, |view| cells.copy(view, way))?;
         let leaf = walk.leaf.glimpse.sighting();
         let known = before.is_some_and(|old| old.settled && old.leaf == leaf && old.lsn == lsn);
-        let settled = locks == ScanLocks::Instant && (known || self.space().settled(lsn));
+        let asks = matches!(locks, ScanLocks::Instant | ScanLocks::Claims);
+        let settled = asks && (known || self.space().settled(lsn));
         let Some(first) = cells.peek().copied() else { return Ok(false) };
         cells.come_from(Source { leaf, lsn, era: self.space().era(), settled });
         if std::mem::take(&mut walk.arrived) {
@@ -158,10 +167,13 @@ impl BTree {
     fn lock_step<'t>(
         &self,
         order: &mut Order<'_>,
-        (entry, way): (&Entry, Way),
+        (entry, way): (&mut Entry, Way),
         (cell, inside): (Cell, bool),
         walk: Walk<'t>,
     ) -> Attempt<Walk<'t>> {
+        if order.locks == ScanLocks::Claims {
+            return self.claim_step(order, (entry, way), (cell, inside), walk);
+        }
         // The gap of each key guards what lies below it: backwards, what is beyond needs no lock.
         let guards = inside || way == Way::Forward;
         let mode = order.locks.mode(inside).filter(|_| guards && !entry.cells.are_settled());
@@ -171,11 +183,66 @@ impl BTree {
             ScanLocks::Instant => pass(order.txn, name, mode, walk),
             // That there is no row need not stay so; only the deletion must be committed.
             ScanLocks::Keys(_) if cell.ghost => pass(order.txn, name, mode, walk),
-            ScanLocks::None | ScanLocks::Keys(_) | ScanLocks::KeysAndGaps(_) => {
-                keep(order.txn, name, mode, walk)
-            }
+            ScanLocks::None
+            | ScanLocks::Claims
+            | ScanLocks::Keys(_)
+            | ScanLocks::KeysAndGaps(_) => keep(order.txn, name, mode, walk),
         }
         .and_then(still)
+    }
+
+    /// Has the key just seen claimed, if it is within the bounds; if not, all up to the bound.
+    fn claim_step<'t>(
+        &self,
+        order: &mut Order<'_>,
+        (entry, way): (&mut Entry, Way),
+        (cell, inside): (Cell, bool),
+        mut walk: Walk<'t>,
+    ) -> Attempt<Walk<'t>> {
+        if inside && entry.cells.is_covered() {
+            return Ok(walk);
+        }
+        let settled = entry.cells.are_settled() || order.txn.mutations().claims_of_unsettled_rows;
+        if inside && !settled {
+            // Before the claim: whoever changed the row may have to change it again before it ends.
+            walk = pass(order.txn, self.key_name(entry.cells.key(cell)), KEY_S, walk)?;
+        }
+        let (limit, cells) = (order.limit(way), &entry.cells);
+        let (reach, end) = match (inside, settled) {
+            (false, _) => (0, limit),
+            (true, false) => (1, Bound::Included(cells.key(cell))),
+            (true, true) => cells.reach(limit, way),
+        };
+        walk = self.claim(order, (cells.behind(), way), end, walk)?;
+        entry.cells.cover_next(reach);
+        Ok(walk)
+    }
+
+    /// Claims what lies between where the scan stands and `end`, and makes sure that it is as it was seen.
+    pub(super) fn claim<'t>(
+        &self,
+        order: &mut Order<'_>,
+        (behind, way): (Option<&[u8]>, Way),
+        end: Bound<&[u8]>,
+        mut walk: Walk<'t>,
+    ) -> Attempt<Walk<'t>> {
+        let bounds = match (way, behind.map(Bound::Excluded)) {
+            (Way::Forward, behind) => (behind.unwrap_or(order.from), end),
+            (Way::Backward, behind) => (end, behind.unwrap_or(order.to)),
+        };
+        let tree = self.root().get();
+        if let Some(name) = order.txn.writer_within(tree, bounds) {
+            walk = pass(order.txn, name, KEY_S, walk)?;
+        }
+        let late = order.txn.mutations().claims_come_late;
+        if late {
+            walk = still(walk)?;
+        }
+        if !order.txn.claim(tree, bounds) {
+            order.locks = ScanLocks::KeysAndGaps(KeyMode::S);
+            return Err(Stop::Again);
+        }
+        if late { Ok(walk) } else { still(walk) }
     }
 }
 

@@ -16,6 +16,9 @@
 //! the key below the range needs no lock. So a backward step validates one leaf at a time, where a
 //! forward step must validate two: it never needs a leaf and its neighbour at the same instant.
 //!
+//! Where ranges are claimed, the border above is the bound itself, and when a leaf is left, its keys are claimed
+//! down to its separator before that: the keys of a claim belong to the leaf that is looked at again.
+//!
 //! Separators on the way left become smaller with each step, and that is checked: whatever the pages say,
 //! the walk ends.
 
@@ -24,10 +27,10 @@ use std::ops::Bound;
 use argali_base::Result;
 use argali_txn::Txn;
 
-use super::along::{Met, Order, Walk};
+use super::along::{Met, Order, Walk, within};
 use super::cells::Way;
 use super::descent::Attempt;
-use super::locks::GAP_S;
+use super::locks::{GAP_S, ScanLocks};
 use super::node::InnerCell;
 use super::scan::Entry;
 use super::{BTree, search};
@@ -84,6 +87,15 @@ impl BTree {
             match met {
                 Met::Row => return Ok(true),
                 Met::Beyond => return Ok(false),
+                Met::End if order.locks == ScanLocks::Claims => {
+                    let end;
+                    (end, walk) = self.claim_down(order, left, entry, walk)?;
+                    if end || !self.note_border(&walk, left, entry)? {
+                        return Ok(false);
+                    }
+                    drop(walk);
+                    (walk, left) = self.descend_below(entry, patient)?;
+                }
                 Met::End if !self.note_border(&walk, left, entry)? => return Ok(false),
                 Met::End => {
                     // A patient walk pins its leaf: let go of it before going down again.
@@ -106,19 +118,39 @@ impl BTree {
         if let (Bound::Excluded(key), Some(trace)) = (order.to, trace)
             && let Some(leaf) = self.resume(key, trace, patient)?
         {
-            *guarded = *guarded || self.guards(order, key);
-            if *guarded {
+            let gaps = order.locks.guard_gaps();
+            *guarded = *guarded || gaps && self.guards(order, key);
+            if *guarded || !gaps {
                 self.set_out(order, entry);
                 entry.cells.stand(trace.slot);
                 return Ok((Walk { leaf, passed: None, arrived: false }, Left::Unknown));
             }
         }
-        if !*guarded {
+        if order.locks.guard_gaps() && !*guarded {
             self.guard_above(order, entry, patient)?;
             *guarded = true;
         }
         self.set_out(order, entry);
         self.descend_below(entry, patient)
+    }
+
+    /// Nothing left in the leaf: claims the rest of the keys that belong into it; whether those were the last
+    /// within the bounds.
+    fn claim_down<'t>(
+        &self,
+        order: &mut Order<'_>,
+        left: Left,
+        entry: &Entry,
+        walk: Walk<'t>,
+    ) -> Attempt<(bool, Walk<'t>)> {
+        let fence = &entry.border.fence[..];
+        let (last, end) = match left {
+            Left::Unknown => return Ok((false, walk)),
+            Left::Fence if within(fence, order.from, Way::Backward) => (false, Bound::Included(fence)),
+            Left::Fence | Left::Nothing => (true, order.from),
+        };
+        let walk = self.claim(order, (entry.cells.behind(), Way::Backward), end, walk)?;
+        Ok((last, walk))
     }
 
     /// Notes the upper bound as one that excludes: the least key above `k` is `k` and a zero byte.

@@ -14,14 +14,16 @@
 //! is compared beside the version, which is too short for a user who thinks for hours between two rows.
 //!
 //! Where everything on the page is committed for good, or the tree is locked as a whole, a cell at hand is
-//! *free*: to give it out takes no lock, and so no transaction.
+//! *free*: to give it out takes no lock, and so no transaction. Under serializable, what was copied is claimed
+//! first, all of it that lies within the scan's bounds; then it is free, too.
 
 use std::cmp::Ordering;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 
 use argali_base::{Lsn, PageId, TxnId};
 use argali_buffer_pool::{PageGlimpse, Restart, Sighting};
 
+use super::along::within;
 use super::locks::ScanLocks;
 use super::node::{self, LeafCell};
 
@@ -113,7 +115,9 @@ pub(super) struct Cells {
     edged: bool,
     /// How many to copy the next time.
     want: usize,
-    /// Whether giving one out takes neither a lock nor a look elsewhere.
+    /// How many from the first on can be given out without a lock.
+    covered: usize,
+    /// Whether they take no look elsewhere, either.
     free: bool,
     pub(super) scanner: Option<Scanner>,
     pub(super) source: Option<Source>,
@@ -156,7 +160,8 @@ impl Cells {
 
     fn clear(&mut self) {
         self.words.clear();
-        (self.count, self.next, self.row, self.source, self.free) = (0, 0, None, None, false);
+        (self.count, self.next, self.row, self.source) = (0, 0, None, None);
+        (self.covered, self.free) = (0, false);
     }
 
     /// Copies the next cells of a leaf; `Restart` also when their keys are not behind each other.
@@ -197,7 +202,10 @@ impl Cells {
 
     /// Where they are from, once that is known to be true.
     pub(super) fn come_from(&mut self, source: Source) {
-        let unlocked = self.scanner.is_some_and(|scanner| scanner.locks == ScanLocks::None);
+        let locks = self.scanner.map(|scanner| scanner.locks);
+        let unlocked = locks == Some(ScanLocks::None);
+        let claimed = locks == Some(ScanLocks::Claims);
+        self.covered = if claimed { 0 } else { self.count };
         let large = self.count.checked_sub(1).is_some_and(|last| self.copied[last].large);
         self.free = (unlocked || source.settled) && !large;
         self.source = Some(source);
@@ -254,6 +262,39 @@ impl Cells {
         &self.words.as_flattened()[at..at + usize::from(cell.value_len)]
     }
 
+    /// The key that the scan passed last, or began behind.
+    pub(super) fn behind(&self) -> Option<&[u8]> {
+        match self.next.checked_sub(1) {
+            Some(passed) => Some(key(&self.words, self.copied[passed])),
+            None => self.edged.then_some(&self.edge[..]),
+        }
+    }
+
+    /// How many of those to come lie within `limit`, and how far that reaches: as far as the limit, if there is
+    /// one beyond it.
+    pub(super) fn reach<'a>(
+        &'a self,
+        limit: Bound<&'a [u8]>,
+        way: Way,
+    ) -> (usize, Bound<&'a [u8]>) {
+        let to_come = &self.copied[self.next..self.count];
+        match to_come.last().map(|last| self.key(*last)) {
+            Some(last) if within(last, limit, way) => (to_come.len(), Bound::Included(last)),
+            _ => (to_come.partition_point(|cell| within(self.key(*cell), limit, way)), limit),
+        }
+    }
+
+    /// The next `reach` can be given out without a lock.
+    pub(super) fn cover_next(&mut self, reach: usize) {
+        self.covered = self.next + reach;
+    }
+
+    /// Whether the next one can be given out without a lock.
+    #[inline]
+    pub(super) fn is_covered(&self) -> bool {
+        self.next < self.covered
+    }
+
     /// The key that the next copy must be behind.
     pub(super) fn edge(&self) -> &[u8] {
         &self.edge
@@ -267,7 +308,7 @@ impl Cells {
     /// Whether giving them out takes neither a lock nor a look elsewhere.
     #[inline]
     pub(super) fn are_free(&self) -> bool {
-        self.free
+        self.free && self.is_covered()
     }
 }
 

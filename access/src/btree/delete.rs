@@ -21,7 +21,7 @@ impl BTree {
         target: Target<'_>,
         (slot, cell): (usize, LeafCell),
     ) -> Attempt<Done> {
-        let mut page = target.latch()?;
+        let mut page = work.latch(self, target)?;
         let old = cell.value(page.page());
         work.give(old);
         undo::Body::new(Kind::Delete, self.root(), work.key, old).encode(&mut work.scratch);

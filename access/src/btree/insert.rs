@@ -33,7 +33,7 @@ impl BTree {
             Some(id) if work.gaps && !spot.next_is_here() => Some(self.open_node(id, false)),
             _ => None,
         };
-        let mut page = target.latch()?;
+        let mut page = work.latch(self, target)?;
         // That a sibling cannot be read is news only if the link to it was true.
         let sibling = sibling.transpose()?;
         if work.gaps {

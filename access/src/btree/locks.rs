@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!  read key k      S on k                      absent or not: whoever inserts k asks X on it
-//!  scan past k     S on k and on the gap below it, ghosts too; at the end, the gap of the next key
-//!  write k         X on k
-//!  insert k        X on k, and for an instant Insert on the gap below the next key n
+//!  scan            a claim on the range        a few rows at a time; rows that somebody may be changing
+//!                                              S for an instant
+//!  write k         X on k, then no claim of others on k
+//!  insert k        so, too, and for an instant Insert on the gap below the next key n
+//!  scan to write   X on k, S on the gap below it, ghosts too; at the end, the gap of the next key
 //!
 //!  ───┬─────────┬───────────────┬─────────── keys
 //!     j         k (to come)     n
@@ -19,6 +21,11 @@
 //! An insert splits a gap in two. If the inserting transaction itself relies on the old gap, it must
 //! rely on both halves: its own key gets the gap lock as well. Nothing joins two gaps while anybody
 //! relies on one of them: a cell goes only when no lock is on it ([`super::purge`]).
+//!
+//! Claims are ranges of keys, and know no neighbours ([`argali_txn::Txn::claim`]). The rows of a page on which
+//! everything is committed for good are claimed by what was copied at once, at most 16, so a scan may claim
+//! up to 15 rows that it never gave out; other rows one by one, and only when nobody has them locked. A
+//! scan that has more claims than fit (256 ranges that do not touch) locks keys and gaps.
 //!
 //! Below serializable, gaps are not locked; read committed gives its read locks back at once, and takes
 //! none where `Commit_LSN` shows that everything on the page is committed. System transactions lock
@@ -51,6 +58,8 @@ pub(super) enum ScanLocks {
     Instant,
     /// Keys of rows; of ghosts for an instant.
     Keys(KeyMode),
+    /// Nothing: ranges are claimed; keys for an instant, unless the page is settled.
+    Claims,
     /// Keys and gaps.
     KeysAndGaps(KeyMode),
 }
@@ -59,15 +68,15 @@ impl ScanLocks {
     /// What to lock on a key: `inside` the range, or the first one past it.
     pub(super) fn mode(self, inside: bool) -> Option<LockMode> {
         match (self, inside) {
-            (Self::None, _) | (Self::Instant | Self::Keys(_), false) => None,
-            (Self::Instant, true) => Some(KEY_S),
+            (Self::None, _) | (Self::Instant | Self::Claims | Self::Keys(_), false) => None,
+            (Self::Instant | Self::Claims, true) => Some(KEY_S),
             (Self::Keys(key), true) => Some(LockMode::Key { key, gap: Gap::None }),
             (Self::KeysAndGaps(key), true) => Some(LockMode::Key { key, gap: Gap::S }),
             (Self::KeysAndGaps(_), false) => Some(GAP_S),
         }
     }
 
-    /// Whether gaps are locked, too.
+    /// Whether gaps are locked by name.
     pub(super) fn guard_gaps(self) -> bool {
         matches!(self, Self::KeysAndGaps(_))
     }
@@ -105,7 +114,7 @@ impl BTree {
             return Ok(ScanLocks::None);
         }
         Ok(match txn.isolation() {
-            Isolation::Serializable => ScanLocks::KeysAndGaps(KeyMode::S),
+            Isolation::Serializable => ScanLocks::Claims,
             Isolation::RepeatableRead => ScanLocks::Keys(KeyMode::S),
             Isolation::ReadCommitted => ScanLocks::Instant,
         })

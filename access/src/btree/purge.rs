@@ -7,7 +7,7 @@
 //! 2. *Does somebody rely on the ghost as a border between gaps?* A reader leaves no LSN behind, but it
 //!    leaves locks: a ghost goes only if nobody, this transaction included, has anything locked there.
 //!    (Otherwise a scanner's gap would lose its name, and a phantom could enter.) It is a question and takes
-//!    no lock, so the engine's own transactions ask it, too.
+//!    no lock, so the engine's own transactions ask it, too. Claims are ranges of keys, and need no border.
 //!
 //! The last cell of a leaf stays, ghost or not: only the leaf of an empty tree is empty, so the next key
 //! of any key is at most one leaf away. The record is never undone.

@@ -8,7 +8,10 @@
 //!                                  2. lock p and its gap; B still 9?              a row: give it out
 //! ```
 //!
-//! Only the pages that lie between the last locked key and the next one must still be as they were
+//! So it is where keys are locked; where ranges are claimed, what is copied from a leaf at once is claimed before
+//! the leaves are looked at again.
+//!
+//! Only the pages that lie between the last locked or claimed key and the next one must still be as they were
 //! ([`super::along`] says why that is enough), so a step forward validates two leaves at most.
 //!
 //! The caller holds nothing between steps: no latch, no page, and no lock but those of the rows it was given.
@@ -158,6 +161,9 @@ impl BTree {
         loop {
             // What is at hand was checked by `recall`, or copied just now.
             let Some(cell) = entry.cells.peek() else {
+                if locks == ScanLocks::Claims {
+                    return false; // What is copied next must be claimed next.
+                }
                 let mut walk = Walk::onward(leaf);
                 match self.copy_ahead(&mut walk, entry, (way, locks)) {
                     Ok(true) => continue,
@@ -223,7 +229,7 @@ impl BTree {
         match way {
             Way::Forward => retry(|patient| self.step(order, entry, patient)),
             Way::Backward => {
-                let mut guarded = !order.locks.guard_gaps();
+                let mut guarded = false;
                 retry(|patient| self.step_back(order, &mut guarded, entry, patient))
             }
         }
@@ -258,7 +264,10 @@ impl BTree {
         let Entry { cells, large, .. } = entry;
         match order.locks {
             ScanLocks::Instant => self.get(order.txn, cells.key(row), large),
-            ScanLocks::None | ScanLocks::Keys(_) | ScanLocks::KeysAndGaps(_) => {
+            ScanLocks::None
+            | ScanLocks::Claims
+            | ScanLocks::Keys(_)
+            | ScanLocks::KeysAndGaps(_) => {
                 large.clear();
                 large.extend_from_slice(cells.value(row));
                 self.follow(large).map(|()| true)
@@ -287,7 +296,7 @@ impl BTree {
                 Met::Beyond => return Ok(false),
                 Met::End => match self.look(&walk.leaf.glimpse, |view| node::link(view))? {
                     Some(right) => self.hop(&mut walk, entry, right, patient)?,
-                    None => return self.finish(order, walk),
+                    None => return self.finish(order, entry, walk),
                 },
             }
         }
@@ -363,7 +372,12 @@ impl BTree {
     }
 
     /// No key follows: the gap above the last one is the border.
-    fn finish(&self, order: &mut Order<'_>, walk: Walk<'_>) -> Attempt<bool> {
+    fn finish(&self, order: &mut Order<'_>, entry: &Entry, walk: Walk<'_>) -> Attempt<bool> {
+        if order.locks == ScanLocks::Claims {
+            let behind = (entry.cells.behind(), Way::Forward);
+            self.claim(order, behind, order.to, walk)?;
+            return Ok(false);
+        }
         let walk = match order.locks.mode(false) {
             Some(mode) => keep(order.txn, self.end_name(), mode, walk)?,
             None => walk,

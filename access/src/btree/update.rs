@@ -34,7 +34,7 @@ impl BTree {
         (slot, cell): (usize, LeafCell),
         value: Stored<'_>,
     ) -> Attempt<Done> {
-        let mut page = target.latch()?;
+        let mut page = work.latch(self, target)?;
         if cell.ghost {
             let body = undo::Body::new(Kind::Insert, self.root(), work.key, Stored::NOTHING);
             body.encode(&mut work.scratch);

@@ -4,16 +4,19 @@
 //!  lock key (X) ─► find leaf ─► admit log space ─► latch leaf ─► change it: one record, one page
 //!       ▲              ▲             │ exact: the      │
 //!       │              │             │ old value's     ├─ neighbour's gap taken: unlatch, wait ─┐
-//!       │              │             │ size is known   ├─ leaf full: unlatch, make room ────────┤
+//!       │              │             │ size is known   ├─ others claim the key: the same ───────┤
+//!       │              │             │                 ├─ leaf full: unlatch, make room ────────┤
 //!       │              └─────────────┴─ changed since ─┴────────────────────────────────────────┘
 //! ```
 //!
 //! Everything that can fail or wait comes before `Txn::update`; after it nothing can.
 
 use argali_base::{Error, Result};
+use argali_buffer_pool::PageWrite;
 use argali_txn::{LockMode, LockName, Txn};
 
 use super::descent::{Attempt, Stop, retry};
+use super::locks::{GAP_INSERT, KEY_S};
 use super::node::{LEAF_HEADER, Stored};
 use super::target::Target;
 use super::{BTree, Old, heads, undo};
@@ -65,7 +68,7 @@ pub(super) struct Work<'a> {
     pub(super) scratch: Vec<u8>,
     /// Where the old value goes, if it is wanted.
     old: Option<&'a mut Vec<u8>>,
-    /// Whether gaps of neighbours must be asked for.
+    /// Whether gaps of neighbours must be asked for, and claims: the tree is not locked as a whole.
     pub(super) gaps: bool,
     /// Log bytes asked for already.
     admitted: usize,
@@ -151,6 +154,7 @@ impl BTree {
         let scratch = std::mem::take(txn.scratch());
         let mut work = Work { txn, key, change, large_old, scratch, old, gaps, admitted: 0 };
         let done = retry(|patient| self.attempt(&mut work, patient));
+        work.txn.stop_waiting(self.root().get());
         *work.txn.scratch() = work.scratch;
         done
     }
@@ -207,10 +211,22 @@ impl Work<'_> {
         }
     }
 
+    /// Exclusive latch on the leaf, unless others claim the key.
+    pub(super) fn latch<'p>(&mut self, tree: &BTree, target: Target<'p>) -> Attempt<PageWrite<'p>> {
+        let (page, root) = (target.latch()?, tree.root().get());
+        if self.gaps
+            && let Some(claims) = self.txn.claimed(root, self.key, || tree.key_name(self.key))
+        {
+            drop(page);
+            return Err(self.wait_for((claims, KEY_S)));
+        }
+        Ok(page)
+    }
+
     /// Unlatched: waits for what stood in the way under the latch, then begins again.
     pub(super) fn wait_for(&mut self, (name, mode): (LockName, LockMode)) -> Stop {
-        // A gap is only passed through; a lock on the own key is there to stay.
-        let waited = if mode == super::locks::GAP_INSERT {
+        // Gaps and claims are only passed through; a lock on the own key is there to stay.
+        let waited = if mode == GAP_INSERT || mode == KEY_S {
             self.txn.lock_instant(name, mode)
         } else {
             self.txn.lock(name, mode)

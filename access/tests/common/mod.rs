@@ -104,6 +104,13 @@ impl World {
         self.txns.begin(TxnOptions { isolation, lock_timeout }).unwrap()
     }
 
+    /// A serializable transaction that has no room for claims: its scans lock keys and gaps.
+    pub(crate) fn begin_locking(&self) -> Txn {
+        let mut txn = self.begin();
+        without_claims(&mut txn);
+        txn
+    }
+
     /// Everything is as it should be: the tree is sound, and the pages in use are the map page and those
     /// of `trees`, each owned once.
     pub(crate) fn verify(&self, trees: &[&BTree]) -> Vec<TreeStats> {
@@ -197,6 +204,17 @@ pub(crate) fn scan_all(tree: &BTree, txn: &mut Txn) -> Vec<(Vec<u8>, Vec<u8>)> {
 pub(crate) fn get(tree: &BTree, txn: &mut Txn, key: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     tree.get(txn, key, &mut out).unwrap().then_some(out)
+}
+
+/// Leaves no room for claims.
+pub(crate) fn without_claims(txn: &mut Txn) {
+    let one = |n: u64| key(2 * n);
+    let no_tree = u64::MAX;
+    let full = (0..10_000).find(|n| {
+        let one = one(*n);
+        !txn.claim(no_tree, (Bound::Included(&one), Bound::Included(&one)))
+    });
+    assert!(full.is_some(), "there is always room for claims");
 }
 
 /// Tidies until there is nothing more to do, as the engine does in the background.

@@ -280,6 +280,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, (name, mode): (LockName, LockMode)) {
         LockName::Tree(tree) => (1, tree, 0),
         LockName::Key { tree, hash } => (2, tree, hash),
         LockName::End { tree } => (3, tree, 0),
+        LockName::Claims { .. } => panic!("{name} is held in the table only, and never voted"),
     };
     out.put_u8(kind);
     out.put_u8(mode_code(mode));

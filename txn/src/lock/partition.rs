@@ -125,7 +125,7 @@ const fn parts(name: LockName) -> Option<(u64, u64, bool)> {
     match name {
         LockName::Key { tree, hash } => Some((tree, hash, false)),
         LockName::End { tree } => Some((tree, 0, true)),
-        LockName::Database | LockName::Tree(_) => None,
+        LockName::Database | LockName::Tree(_) | LockName::Claims { .. } => None,
     }
 }
 
@@ -202,7 +202,7 @@ impl Partition {
     pub(super) fn adopt(&mut self, txn: TxnId, name: LockName, mode: LockMode) {
         let request = Request { txn, name, mode, held: None, term: Term::Long };
         let granted = self.share(&request);
-        assert!(granted, "W3: {mode} of {txn} on {name}, a weak lock, came too late");
+        assert!(granted, "W3, K5: {mode} of {txn} on {name}, a weak lock or claims, came too late");
     }
 
     /// Puts `request` in line.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Intention locks stand here only while somebody asks for the whole; else in their transactions' own lists
-//! (see [`super::weak`]).
+//! (see [`super::weak`]). Claims have no name but while somebody waits for them (see [`super::claims`]).
 //!
 //! A request that cannot be granted gets in line and sleeps on its own condition variable,
 //! under the partition's mutex. Whoever releases hands the lock over and wakes exactly the new holders:
@@ -17,16 +17,19 @@
 //! whether somebody is in line there: it changes under the partition's mutex, and a look at who waits for
 //! whom needs to stop only those.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use argali_base::sync::{Arc, AtomicU64, Clock, Mutex, MutexGuard, Ordering};
 use argali_base::{Apart, Error, Health, Lsn, Result, TxnId};
 
+use super::claims::{ClaimList, Claims, Write};
 use super::deadlock::WaitGraph;
 use super::partition::Partition;
+use super::ranges::Span;
 use super::request::describe;
 use super::weak::{Strength, WeakList, WeakLocks, WeakMutations};
-use super::{Blocked, Granted, LockMode, LockName, LockStats, Request, Term, Waiter};
+use super::{Blocked, Gap, Granted, KeyMode, LockMode, LockName, LockStats, Request, Term, Waiter};
 
 /// Shape of a lock table.
 #[derive(Clone, Debug)]
@@ -63,6 +66,7 @@ pub struct LockTable {
     deadlocks: AtomicU64,
     timeouts: AtomicU64,
     weak: WeakLocks,
+    claims: Claims,
     /// Greatest commit LSN whose locks went before it was durable.
     horizon: Apart<AtomicU64>,
     clock: Clock,
@@ -70,6 +74,12 @@ pub struct LockTable {
     deadlock_delay: Duration,
     look_again: Duration,
 }
+
+/// What a range lies between.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// The mode of claims that somebody waits for.
+const CLAIMED: LockMode = LockMode::Key { key: KeyMode::X, gap: Gap::None };
 
 /// A partition on a cache line of its own.
 #[repr(align(64))]
@@ -90,6 +100,7 @@ impl LockTable {
             deadlocks: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             weak: WeakLocks::new(options.mutations),
+            claims: Claims::new(),
             horizon: Apart(AtomicU64::new(0)),
             clock: Clock::system(),
             health,
@@ -186,6 +197,54 @@ impl LockTable {
         }
     }
 
+    /// A list for the claims of one transaction at a time.
+    pub fn add_claims(&self) -> Arc<ClaimList> {
+        self.claims.add_list()
+    }
+
+    /// Notes in `list` that `txn` relies on what lies within `bounds` of `tree`, and what it validates from then
+    /// on; `false` when there is no room.
+    pub fn claim(&self, list: &Arc<ClaimList>, txn: TxnId, (tree, bounds): (u64, Bounds<'_>)) -> bool {
+        self.claims.claim(list, txn, &Span::new(tree, bounds))
+    }
+
+    /// Whether somebody may have claims in `tree`, a leaf of which is latched.
+    #[inline]
+    pub fn are_claims_in(&self, tree: u64) -> bool {
+        self.claims.are_in(tree)
+    }
+
+    /// The lock to wait for because of others' claims on the key of `write`, whose leaf is latched. Call
+    /// [`LockTable::write_is_done`] after the wait, whatever came of it.
+    pub fn claimed(&self, own: &Arc<ClaimList>, write: &Write<'_>) -> Option<LockName> {
+        self.claims.against(own, write, |holder, name| {
+            self.lock(self.place(name)).adopt(holder, name, CLAIMED);
+        })
+    }
+
+    /// A writer that waited for claims in `tree` has made its change, or given up.
+    pub fn write_is_done(&self, txn: TxnId, tree: u64) {
+        self.claims.is_done(txn, tree);
+    }
+
+    /// What a writer holds that waits for claims within these bounds of `tree`, which `txn` has not yet claimed.
+    #[inline]
+    pub fn writer_within(
+        &self,
+        list: &ClaimList,
+        txn: TxnId,
+        (tree, bounds): (u64, Bounds<'_>),
+    ) -> Option<LockName> {
+        self.claims.writer_in(list, txn, &Span::new(tree, bounds))
+    }
+
+    /// Takes all claims of `txn` off its list.
+    pub fn release_claims(&self, list: &ClaimList, txn: TxnId) {
+        for tree in list.clear() {
+            self.release(txn, LockName::Claims { tree, txn }, Lsn::NONE);
+        }
+    }
+
     /// Greatest commit LSN whose locks were released before it was durable.
     pub fn horizon(&self) -> Lsn {
         Lsn::new(self.horizon.load(Ordering::Acquire))
@@ -230,6 +289,7 @@ impl LockTable {
             deadlocks: self.deadlocks.load(Ordering::Relaxed),
             timeouts: self.timeouts.load(Ordering::Relaxed),
             escalations: 0,
+            claims: self.claims.noted(),
         }
     }
 

@@ -49,6 +49,15 @@ fn a_next_key_lock_left_out_lets_phantoms_in() {
     shows(&rule, Serializable, LostWrite, &uncommitted);
 }
 
+/// Scans rest on nothing then.
+#[test]
+fn a_claim_overlooked_lets_phantoms_in() {
+    let rule = broken(|rule| rule.txn.writers_overlook_claims = true);
+    let uncommitted = [DirtyWrite, AbortedRead, IntermediateRead, CircularFlow];
+    shows(&rule, Serializable, Phantom, &uncommitted);
+    shows(&rule, Serializable, WriteSkew, &uncommitted);
+}
+
 /// Given back even before the row is read.
 #[test]
 fn a_read_lock_released_at_once_loses_updates() {
