@@ -78,8 +78,7 @@ fn every_kind_of_write_waits_for_a_claim() {
     for (way, scan) in WAYS {
         let mut reader = world.begin();
         assert_eq!(scan(&tree, &mut reader, Unbounded, Included(&key(70))).unwrap().len(), 6);
-        let levels =
-            [Isolation::Serializable, Isolation::RepeatableRead, Isolation::ReadCommitted];
+        let levels = [Isolation::Serializable, Isolation::RepeatableRead, Isolation::ReadCommitted];
         for level in levels {
             let put = |n: u64, value: &'static [u8]| {
                 could(&world, level, |txn| tree.put(txn, &key(n), value).map(drop))
@@ -189,7 +188,11 @@ fn a_claim_is_in_nobodys_own_way() {
 }
 
 /// Runs `body` on a thread of its own once somebody is in line.
-fn when_somebody_waits<T: Send>(world: &World, waits: impl FnOnce() -> T + Send, body: impl FnOnce()) -> T {
+fn when_somebody_waits<T: Send>(
+    world: &World,
+    waits: impl FnOnce() -> T + Send,
+    body: impl FnOnce(),
+) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(waits);
         let begun = Instant::now();
@@ -322,7 +325,10 @@ fn ranges_that_do_not_fit_are_locked() {
         for n in 1..=200 {
             for tree in &trees {
                 let (from, to) = (key(20 * n - 2), key(20 * n + 2));
-                assert_eq!(scan(tree, &mut reader, Included(&from), Included(&to)).unwrap().len(), 1);
+                assert_eq!(
+                    scan(tree, &mut reader, Included(&from), Included(&to)).unwrap().len(),
+                    1
+                );
             }
         }
         let locks = trees.iter().flat_map(|tree| (1..=200).map(move |n| (tree, n)));
@@ -380,8 +386,7 @@ fn broken(mutations: Mutations) -> (World, BTree) {
 
 #[test]
 fn a_writer_that_overlooks_claims_lets_a_phantom_in() {
-    let (world, tree) =
-        broken(Mutations { writers_overlook_claims: true, ..Mutations::default() });
+    let (world, tree) = broken(Mutations { writers_overlook_claims: true, ..Mutations::default() });
     let mut reader = world.begin();
     assert_eq!(scan_all(&tree, &mut reader).len(), 10);
     let mut writer = world.begin();

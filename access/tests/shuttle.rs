@@ -301,7 +301,10 @@ fn scans_that_claim_see_every_row_once() {
 #[test]
 #[should_panic(expected = "rows seen")]
 fn a_claim_that_comes_after_the_look_is_caught() {
-    carriers_and_counters(Mutations { claims_come_late: true, ..Mutations::default() }, 20 * ROUNDS);
+    carriers_and_counters(
+        Mutations { claims_come_late: true, ..Mutations::default() },
+        20 * ROUNDS,
+    );
 }
 
 #[test]

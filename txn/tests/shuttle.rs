@@ -346,7 +346,12 @@ impl Leaf {
     fn latch(&self) -> u64 {
         loop {
             let seen = self.version.load(Ordering::SeqCst);
-            let latched = self.version.compare_exchange(seen & !1, seen | 1, Ordering::SeqCst, Ordering::SeqCst);
+            let latched = self.version.compare_exchange(
+                seen & !1,
+                seen | 1,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
             if latched.is_ok() {
                 return seen & !1;
             }

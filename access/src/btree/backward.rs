@@ -146,7 +146,9 @@ impl BTree {
         let fence = &entry.border.fence[..];
         let (last, end) = match left {
             Left::Unknown => return Ok((false, walk)),
-            Left::Fence if within(fence, order.from, Way::Backward) => (false, Bound::Included(fence)),
+            Left::Fence if within(fence, order.from, Way::Backward) => {
+                (false, Bound::Included(fence))
+            }
             Left::Fence | Left::Nothing => (true, order.from),
         };
         let walk = self.claim(order, (entry.cells.behind(), Way::Backward), end, walk)?;

@@ -31,8 +31,8 @@ const PAGE_BYTES: u32 = 4096;
 const FRAMES: u32 = 64;
 /// Bytes per log segment: small, so that segments are recycled all the time.
 const SEGMENT_BYTES: u64 = 256 << 10;
-/// Locks on keys after which a transaction tries to lock the tree: a scan or two.
-const ESCALATION: usize = 20;
+/// Locks on keys after which a transaction tries to lock the tree. It seldom succeeds beside others, so few.
+const ESCALATION: usize = 2;
 
 /// When SIGKILL ends a life that has not ended by itself.
 #[derive(Clone, Copy, Debug)]

@@ -204,7 +204,12 @@ impl LockTable {
 
     /// Notes in `list` that `txn` relies on what lies within `bounds` of `tree`, and what it validates from then
     /// on; `false` when there is no room.
-    pub fn claim(&self, list: &Arc<ClaimList>, txn: TxnId, (tree, bounds): (u64, Bounds<'_>)) -> bool {
+    pub fn claim(
+        &self,
+        list: &Arc<ClaimList>,
+        txn: TxnId,
+        (tree, bounds): (u64, Bounds<'_>),
+    ) -> bool {
         self.claims.claim(list, txn, &Span::new(tree, bounds))
     }
 
