@@ -12,8 +12,9 @@ use common::{World, get, key};
 
 const LEVELS: [Isolation; 3] =
     [Isolation::Serializable, Isolation::RepeatableRead, Isolation::ReadCommitted];
+type Begin = fn(&World) -> Txn;
 /// Who claims nothing ahead (see `claims.rs` for those who do).
-const CAUTIOUS: [(Isolation, fn(&World) -> Txn); 3] = [
+const CAUTIOUS: [(Isolation, Begin); 3] = [
     (Isolation::Serializable, World::begin_locking),
     (Isolation::RepeatableRead, |world| world.begin_at(Isolation::RepeatableRead)),
     (Isolation::ReadCommitted, |world| world.begin_at(Isolation::ReadCommitted)),

@@ -210,7 +210,7 @@ mod tests {
         for round in 0..400 {
             let mut ranges = Ranges::default();
             let mut model = std::collections::BTreeSet::new();
-            for _ in 0..below(30) + 1 {
+            for _ in 0..=below(30) {
                 let (low_key, high_key) = ([below(60) as u8], [below(70) as u8]);
                 let low = bound(below(20), &low_key);
                 let high = bound(below(20), &high_key);
