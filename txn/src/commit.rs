@@ -36,7 +36,7 @@ impl Txn {
     /// When the transaction is a loser of a restart.
     pub fn commit(mut self, durability: Durability) -> Result<Lsn> {
         assert!(self.kind != Kind::Loser, "{} lost and cannot commit", self.id);
-        if let Some(cause) = self.failed.take() {
+        if let Some(cause) = self.kit_mut().failed.take() {
             self.abort()?;
             return Err(Error::TxnFailed { cause });
         }
@@ -48,7 +48,7 @@ impl Txn {
         if !self.is_in_table() {
             return self.finish_reading(durability);
         }
-        self.space.admit_ending(&self.manager.wal)?;
+        self.admit_ending()?;
         let commit = self.append_commit();
         self.let_go(commit, durability);
         self.finish_commit(commit, durability)
@@ -60,7 +60,13 @@ impl Txn {
         if !self.is_in_table() {
             return Ok(());
         }
-        self.space.admit_ending(&self.manager.wal)
+        self.admit_ending()
+    }
+
+    /// Log space for the records that end it.
+    pub(crate) fn admit_ending(&mut self) -> Result<()> {
+        let (manager, kit) = self.parts();
+        kit.space.admit_ending(&manager.wal)
     }
 
     /// Nothing was written; but what was read must not be told before it is durable.
@@ -75,11 +81,12 @@ impl Txn {
     }
 
     fn append_commit(&mut self) -> Lsn {
-        let body = Body::Commit { durable: self.manager.wal.durable().end() };
-        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let id = self.id;
+        let (manager, kit) = self.parts();
+        let body = Body::Commit { durable: manager.wal.durable().end() };
         let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
-        let record = Record { txn: self.id, prev: chain.last, body };
-        let lsn = self.manager.wal.append(self.space.ticket(0), &record);
+        let record = Record { txn: id, prev: chain.last, body };
+        let lsn = manager.wal.append(kit.space.ticket(0), &record);
         chain.extend(lsn, Lsn::NONE);
         chain.state = TxnState::Committed;
         lsn
@@ -111,10 +118,11 @@ impl Txn {
 
     /// Appends the record that says the rollback is complete, and leaves the table.
     pub(crate) fn append_end(&mut self) {
-        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let id = self.id;
+        let (manager, kit) = self.parts();
         let mut chain = kit.slot.lock(); // Rule 2: a checkpoint sees the record or the entry.
-        let record = Record { txn: self.id, prev: chain.last, body: Body::End };
-        self.manager.wal.append(self.space.ticket(0), &record);
+        let record = Record { txn: id, prev: chain.last, body: Body::End };
+        manager.wal.append(kit.space.ticket(0), &record);
         kit.slot.leave(&mut chain);
         drop(chain);
         self.leave_table();
@@ -145,12 +153,13 @@ impl Txn {
     /// Gives log space and kit back: the transaction has ended.
     pub(crate) fn retire(&mut self) {
         let mut kit = self.kit.take().expect("a transaction retires once");
-        kit.ticket = self.space.release(&self.manager.wal);
+        kit.space.release(&self.manager.wal);
         if self.is_in_table() {
             kit.slot.leave(&mut kit.slot.lock());
         }
         kit.savepoints.clear();
         kit.visit = None;
+        kit.failed = None;
         self.manager.recycle(kit);
     }
 }

@@ -163,11 +163,12 @@ impl Txn {
         if self.try_acquire(request) {
             return Ok(());
         }
-        let parked = self.space.park();
+        let parked = self.kit_mut().space.park();
         let timeout = self.options.lock_timeout;
         let granted = self.manager.locks.acquire(request, &self.kit().waiter, timeout)?;
         self.note(request, granted);
-        self.space.unpark(&self.manager.wal, parked)
+        let (manager, kit) = self.parts();
+        kit.space.unpark(&manager.wal, parked)
     }
 
     #[inline]

@@ -22,10 +22,10 @@
 
 use std::collections::HashSet;
 
-use argali_base::sync::Arc;
 use argali_base::{Error, Lsn, Result};
 use argali_wal::{Body, Changes, Record};
 
+use crate::manager::TxnCore;
 use crate::txn::Mode;
 use crate::{LockMode, LockName, Txn};
 
@@ -108,12 +108,12 @@ impl Txn {
         }
         self.admit(0, 0)?;
         let forward = self.mode == Mode::Forward;
-        let manager = Arc::clone(&self.manager);
-        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        let id = self.id;
+        let (TxnCore { wal, .. }, kit) = self.parts();
         let body = Body::Compensation { changes: Changes::EMPTY, undo_next: start };
         let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
-        let record = Record { txn: self.id, prev: chain.last, body };
-        let lsn = manager.wal.append(self.space.ticket(0), &record);
+        let record = Record { txn: id, prev: chain.last, body };
+        let lsn = wal.append(kit.space.ticket(0), &record);
         let undo_next = if forward { start } else { chain.undo_next };
         chain.extend(lsn, undo_next);
         drop(chain);

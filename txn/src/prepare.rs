@@ -22,11 +22,11 @@
 //!   it says "somebody is changing things just now", and in doubt nobody is. A rollback takes it again. Claims
 //!   on ranges stay as long as the process: a transaction that has voted reads no more.
 
-use argali_base::sync::Arc;
 use argali_base::{Error, Lsn, Result, TxnId};
 use argali_wal::{ActiveTxn, Body, Changes, Record, TxnState};
 
 use crate::lock::{Request, Term};
+use crate::manager::TxnCore;
 use crate::txn::{Kind, Mode};
 use crate::vote::{PIECE_BYTES, check_gid};
 use crate::{Durability, LockMode, LockName, Txn, TxnManager, Vote};
@@ -49,7 +49,7 @@ impl Txn {
     /// When it is no user's transaction.
     pub fn prepare(&mut self, gid: &str, note: &[u8]) -> Result<Vote> {
         assert!(self.kind == Kind::User, "{} is the engine's and has nobody to ask", self.id);
-        if let Some(cause) = &self.failed {
+        if let Some(cause) = &self.kit().failed {
             return Err(Error::TxnFailed { cause: cause.clone() });
         }
         assert_eq!(self.mode, Mode::Forward, "{} prepares while rolling back", self.id);
@@ -72,7 +72,7 @@ impl Txn {
     fn cast(&mut self, mut vote: Vote) -> Result<(Vote, Lsn)> {
         // The first admission also reserves what ends a transaction that wrote nothing.
         self.admit(PIECE_BYTES.min(vote.encode().len()), 0)?;
-        vote.reserve_bytes = self.space.reserved() as u64;
+        vote.reserve_bytes = self.kit().space.reserved() as u64;
         let bytes = vote.encode();
         let pieces = bytes.len().div_ceil(PIECE_BYTES);
         let mut at = Lsn::NONE;
@@ -84,19 +84,19 @@ impl Txn {
             at = self.append_piece(before, nth + 1 == pieces, piece);
         }
         self.mode = Mode::InDoubt;
-        self.space.park();
+        self.kit_mut().space.park();
         Ok((vote, at))
     }
 
     fn append_piece(&mut self, before: u64, last: bool, piece: &[u8]) -> Lsn {
-        let wal = Arc::clone(&self.manager.wal);
-        let body = Body::Prepare { durable: wal.durable().end(), before, last, piece };
-        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
-        let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
-        kit.slot.enter(&mut chain, self.id, wal.tail());
         self.in_table = true;
-        let record = Record { txn: self.id, prev: chain.last, body };
-        let lsn = wal.append(self.space.ticket(piece.len()), &record);
+        let id = self.id;
+        let (TxnCore { wal, .. }, kit) = self.parts();
+        let body = Body::Prepare { durable: wal.durable().end(), before, last, piece };
+        let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
+        kit.slot.enter(&mut chain, id, wal.tail());
+        let record = Record { txn: id, prev: chain.last, body };
+        let lsn = wal.append(kit.space.ticket(piece.len()), &record);
         chain.extend(lsn, lsn);
         if last {
             chain.state = TxnState::Prepared;
@@ -106,14 +106,14 @@ impl Txn {
 
     /// The record that decides for a rollback: a CLR that takes nothing back.
     fn append_abort(&mut self) -> Result<Lsn> {
-        self.space.admit_ending(&self.manager.wal)?;
-        let wal = Arc::clone(&self.manager.wal);
-        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
+        self.admit_ending()?;
+        let id = self.id;
+        let (TxnCore { wal, .. }, kit) = self.parts();
         let mut chain = kit.slot.lock(); // Rule 2, as in `update`.
         let undo_next = chain.undo_next;
         let body = Body::Compensation { changes: Changes::EMPTY, undo_next };
-        let record = Record { txn: self.id, prev: chain.last, body };
-        let lsn = wal.append(self.space.ticket(0), &record);
+        let record = Record { txn: id, prev: chain.last, body };
+        let lsn = wal.append(kit.space.ticket(0), &record);
         chain.extend(lsn, undo_next);
         chain.state = TxnState::Running;
         drop(chain);
@@ -158,7 +158,11 @@ impl Prepared {
     /// # Panics
     /// When [`Prepared::admit_commit`] has not taken the space: an error could now roll it back.
     pub fn commit(mut self) -> Result<Lsn> {
-        assert!(self.txn.space.covers_ending(), "{} commits without an admission", self.txn.id);
+        assert!(
+            self.txn.kit().space.covers_ending(),
+            "{} commits without an admission",
+            self.txn.id
+        );
         self.txn.mode = Mode::Forward;
         self.txn.commit(Durability::Sync)
     }
@@ -197,7 +201,7 @@ impl TxnManager {
         let vote = Vote::read(&self.wal, &active)?;
         let mut txn = self.resume(&active, Kind::User);
         txn.mode = Mode::InDoubt;
-        txn.space.restore(&self.wal, vote.reserve_bytes)?;
+        txn.kit_mut().space.restore(&self.wal, vote.reserve_bytes)?;
         if !self.mutations().forget_prepared_locks {
             txn.lock_again(&vote, active.last)?;
         }

@@ -17,7 +17,6 @@ use std::time::Duration;
 use argali_base::sync::{Arc, thread};
 use argali_base::{Error, Lsn, Result, TxnId};
 
-use crate::space::LogSpace;
 use crate::txn::{Kind, Kit, Mode};
 use crate::{Txn, TxnManager, TxnOptions};
 
@@ -39,7 +38,6 @@ pub(crate) struct Stranded {
     kind: Kind,
     options: TxnOptions,
     kit: Box<Kit>,
-    space: LogSpace,
     cause: String,
 }
 
@@ -57,10 +55,9 @@ impl TxnManager {
         if self.is_poisoned() {
             return over;
         }
-        for Stranded { id, kind, options, kit, space, .. } in self.take_stranded() {
+        for Stranded { id, kind, options, kit, .. } in self.take_stranded() {
             let mut txn = Txn::new(Arc::clone(self.lane()), id, kind, (options, kit));
             txn.in_table = true;
-            txn.space = space;
             if txn.take_back().is_ok() {
                 over.push(id);
             }
@@ -81,7 +78,7 @@ impl Txn {
     /// remains and can be returned to again. `NotFound` when it was set by another transaction, or after
     /// a savepoint already returned to. After any other error the transaction can only be aborted.
     pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
-        if let Some(cause) = &self.failed {
+        if let Some(cause) = &self.kit().failed {
             return Err(Error::TxnFailed { cause: cause.clone() });
         }
         let savepoints = &mut self.kit_mut().savepoints;
@@ -92,7 +89,7 @@ impl Txn {
         let result = self.undo_down_to(savepoint.last);
         match &result {
             Ok(()) => self.mode = Mode::Forward,
-            Err(error) => self.failed = Some(error.to_string()),
+            Err(error) => self.kit_mut().failed = Some(error.to_string()),
         }
         result
     }
@@ -118,16 +115,15 @@ impl Txn {
 
     /// Leaves slot, locks and log space to whoever tries again.
     fn strand(&mut self, cause: String) {
-        let Some(kit) = self.kit.take() else { return };
-        self.space.park();
-        let space = std::mem::replace(&mut self.space, LogSpace::new(None));
+        let Some(mut kit) = self.kit.take() else { return };
+        kit.space.park();
         let (id, kind, options) = (self.id, self.kind, self.options.clone());
-        self.manager.strand(Stranded { id, kind, options, kit, space, cause });
+        self.manager.strand(Stranded { id, kind, options, kit, cause });
     }
 
     fn finish_rollback(&mut self) -> Result<()> {
         if !self.last_lsn().is_none() {
-            self.space.admit_ending(&self.manager.wal)?;
+            self.admit_ending()?;
             self.append_end();
         }
         self.release_locks(Lsn::NONE);

@@ -43,9 +43,10 @@ impl Rates {
     }
 }
 
-/// Log space of one transaction.
-#[derive(Debug)]
+/// Log space of one transaction at a time.
+#[derive(Debug, Default)]
 pub(crate) struct LogSpace {
+    /// Empty between two transactions, and filled again by the next one.
     ticket: Option<LogTicket>,
     reserve: UndoReserve,
     /// Reserve for undo that no record has spoken for.
@@ -57,11 +58,6 @@ pub(crate) struct LogSpace {
 }
 
 impl LogSpace {
-    /// None yet; `ticket` is one that can be filled, if there is any.
-    pub(crate) fn new(ticket: Option<LogTicket>) -> Self {
-        Self { ticket, reserve: UndoReserve::default(), spare: 0, share: 0, ending: false }
-    }
-
     /// Room for ordinary updates.
     pub(crate) fn admit(&mut self, wal: &Wal, (rates, payload, pages): Demand) -> Result<()> {
         let bytes = rates.records(payload, pages);
@@ -148,18 +144,14 @@ impl LogSpace {
         self.ticket.as_mut().expect("an absent ticket covers no record")
     }
 
-    /// Gives everything back: the transaction is over. Returns the ticket, which is empty, for the next one.
-    pub(crate) fn release(&mut self, wal: &Wal) -> Option<LogTicket> {
-        let mut ticket = self.ticket.take();
+    /// Gives everything back: the transaction is over.
+    pub(crate) fn release(&mut self, wal: &Wal) {
         // Who only read was never admitted and has nothing to give back, and must not touch what writers share.
-        let admitted = self.ending
-            || self.reserve.left() > 0
-            || ticket.as_ref().is_some_and(|ticket| ticket.left() > 0);
-        if let Some(ticket) = ticket.as_mut().filter(|_| admitted) {
+        let admitted = self.ending || self.reserve.left() > 0 || self.left() > 0;
+        if let Some(ticket) = self.ticket.as_mut().filter(|_| admitted) {
             wal.release(ticket, &mut self.reserve);
         }
-        *self = Self::new(None);
-        ticket
+        (self.spare, self.share, self.ending) = (0, 0, false);
     }
 
     fn left(&self) -> usize {

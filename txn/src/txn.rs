@@ -28,10 +28,11 @@ use argali_base::sync::Arc;
 use argali_base::{Lsn, PageId, Result, TxnId};
 use argali_buffer_pool::PageWrite;
 use argali_pager::PageOp;
-use argali_wal::{Body, Changes, ChangesBuilder, LogTicket, Record, RecordBuf, Undo};
+use argali_wal::{Body, Changes, ChangesBuilder, Record, RecordBuf, Undo};
 
 use crate::lane::Lane;
 use crate::lock::{ClaimList, HeldLocks, Waiter, WeakList};
+use crate::manager::TxnCore;
 use crate::nested::Nested;
 use crate::space::LogSpace;
 use crate::table::Slot;
@@ -54,12 +55,9 @@ pub struct Txn {
     pub(crate) options: TxnOptions,
     /// `None` once the transaction ended.
     pub(crate) kit: Option<Box<Kit>>,
-    pub(crate) space: LogSpace,
     /// Greatest commit LSN it may have seen the effects of before they were durable.
     pub(crate) horizon: Lsn,
     pub(crate) mode: Mode,
-    /// Why it can only be aborted.
-    pub(crate) failed: Option<String>,
     pub(crate) nested: Nested,
     /// Whether its slot in the table is in use: from its first record on, or since a restart.
     pub(crate) in_table: bool,
@@ -88,7 +86,8 @@ pub(crate) enum Mode {
     Undoing { undone: Lsn, prev: Lsn, clr: Option<Lsn> },
 }
 
-/// What a transaction works with and the next one inherits.
+/// What a transaction works with and the next one inherits: all of it that is large, for a transaction is handed
+/// from function to function.
 #[derive(Debug)]
 pub(crate) struct Kit {
     pub(crate) slot: Arc<Slot>,
@@ -103,8 +102,9 @@ pub(crate) struct Kit {
     pub(crate) waiter: Waiter,
     pub(crate) changes: ChangesBuilder,
     pub(crate) record: RecordBuf,
-    /// Empty, between two transactions; then the next one's [`LogSpace`] has it.
-    pub(crate) ticket: Option<LogTicket>,
+    pub(crate) space: LogSpace,
+    /// Why the transaction can only be aborted.
+    pub(crate) failed: Option<String>,
     /// Where access methods build what they log.
     pub(crate) scratch: Vec<u8>,
     /// Serials of the savepoints that can still be returned to, ascending.
@@ -139,7 +139,8 @@ impl Kit {
             waiter: Waiter::default(),
             changes: ChangesBuilder::default(),
             record: RecordBuf::new(),
-            ticket: None,
+            space: LogSpace::default(),
+            failed: None,
             scratch: Vec::new(),
             savepoints: Vec::new(),
             visit: None,
@@ -153,23 +154,20 @@ impl Txn {
         manager: Arc<Lane>,
         id: TxnId,
         kind: Kind,
-        (options, mut kit): (TxnOptions, Box<Kit>),
+        (options, kit): (TxnOptions, Box<Kit>),
     ) -> Self {
         let mode = match kind {
             Kind::User | Kind::System => Mode::Forward,
             Kind::Loser => Mode::RollingBack,
         };
-        let space = LogSpace::new(kit.ticket.take());
         Self {
             manager,
             id,
             kind,
             options,
             kit: Some(kit),
-            space,
             horizon: Lsn::NONE,
             mode,
-            failed: None,
             nested: Nested::default(),
             in_table: false,
         }
@@ -183,6 +181,13 @@ impl Txn {
     #[inline]
     pub(crate) fn kit_mut(&mut self) -> &mut Kit {
         self.kit.as_deref_mut().expect("a transaction keeps its kit until it ends")
+    }
+
+    /// The manager beside the kit.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (&TxnCore, &mut Kit) {
+        let kit = self.kit.as_deref_mut().expect("a transaction keeps its kit until it ends");
+        (&self.manager, kit)
     }
 
     /// Its number, never used by another transaction of this database.
@@ -241,12 +246,13 @@ impl Txn {
     /// plus the CLR's. It replaces what an earlier admission left. In compensating mode it draws on the
     /// transaction's reserve and never fails for space.
     pub fn admit(&mut self, payload: usize, pages: usize) -> Result<()> {
-        let manager = &self.manager;
+        let forward = self.mode == Mode::Forward;
+        let (manager, kit) = self.parts();
         let demand = (manager.rates, payload, pages);
-        if self.mode == Mode::Forward {
-            self.space.admit(&manager.wal, demand)
+        if forward {
+            kit.space.admit(&manager.wal, demand)
         } else {
-            self.space.admit_undo(&manager.wal, demand)
+            kit.space.admit_undo(&manager.wal, demand)
         }
     }
 
@@ -261,18 +267,18 @@ impl Txn {
         check(edits, undo); //                                             1. everything that can fail
         self.encode(edits);
         let next = self.next_record(undo);
-        let wal = &self.manager.wal;
-        let kit = self.kit.as_deref().expect("a transaction keeps its kit until it ends");
-        let changes = kit.changes.changes();
-        let ticket = self.space.ticket(changes.bytes().len() + undo_len(undo));
+        self.in_table = true;
+        let id = self.id;
+        let (TxnCore { wal, .. }, Kit { changes, slot, space, .. }) = self.parts();
+        let changes = changes.changes();
+        let ticket = space.ticket(changes.bytes().len() + undo_len(undo));
         let tail = wal.tail();
         for edit in &mut *edits {
             edit.page.dirty_from(tail); //                                 2. rule 1
         }
-        let mut chain = kit.slot.lock(); //                                3. rule 2 begins
-        kit.slot.enter(&mut chain, self.id, tail);
-        self.in_table = true;
-        let record = Record { txn: self.id, prev: chain.last, body: next.body(changes, undo) };
+        let mut chain = slot.lock(); //                                    3. rule 2 begins
+        slot.enter(&mut chain, id, tail);
+        let record = Record { txn: id, prev: chain.last, body: next.body(changes, undo) };
         let lsn = wal.append(ticket, &record); //                          4.
         let undo_next = next.undo_next(lsn, chain.undo_next);
         chain.extend(lsn, undo_next); //                                   5. rule 2 ends
@@ -325,7 +331,7 @@ impl Txn {
     fn logged(&mut self, next: Next, lsn: Lsn) {
         match next {
             Next::Update | Next::UpdateAside => {}
-            Next::Undoable => self.space.promise_undo(),
+            Next::Undoable => self.kit_mut().space.promise_undo(),
             Next::Clr { .. } => {
                 if let Mode::Undoing { clr, .. } = &mut self.mode {
                     *clr = Some(lsn);
