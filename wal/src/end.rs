@@ -13,6 +13,12 @@
 //! | a good frame at X whose body nobody understands | `Corrupt` (found when it is decoded) |
 //! | nothing of the kind | X is the tail |
 //!
+//! Evidence is looked for in all that lies within two rings of X: at most a ring of records is on its way to the
+//! disk at any time. Farther on only in segments that were written in, as their first records tell
+//! ([`was_written`]); the others, made ready for later, are many and full of old bytes. A log that was durable
+//! beyond those two rings has whole records in every segment up to its end, so it takes a second damage, at the
+//! beginning of each segment that holds evidence, to hide the first.
+//!
 //! Restart redoes what it reads while it looks for the end ([`EndSearch`]): a whole frame in the unbroken
 //! run of frames from the checkpoint on is history, wherever that run ends.
 //!
@@ -23,9 +29,10 @@
 use argali_base::{Lsn, Result};
 
 use crate::block::is_zero;
-use crate::frame::{self, HEAD_BYTES_MAX, KIND_AT, Seed};
+use crate::boundary::was_written;
+use crate::frame::{self, HEAD_BYTES_MAX, Seed};
 use crate::read::{Direction, Window};
-use crate::record::{Record, claims_durable, durable_claimed};
+use crate::record::{Record, durable_claimed, may_claim};
 use crate::segment::Segments;
 use crate::{Control, Wal};
 
@@ -93,7 +100,7 @@ impl<'w> EndSearch<'w> {
         let len = match next_frame(segments, &mut self.window, seed, self.at)? {
             Ok(frame) => frame.len(),
             Err(what) => {
-                judge((segments, &mut self.window), seed, &self.claims, (lsn, what))?;
+                self.judge(what)?;
                 self.wal.judged(self.at);
                 return Ok(None);
             }
@@ -101,6 +108,42 @@ impl<'w> EndSearch<'w> {
         self.at = End { lsn: lsn.advance(len as u64), prev_len: len as u32 };
         self.wal.found_up_to(self.at.lsn);
         Ok(Some((lsn, self.window.part(lsn.get(), len))))
+    }
+
+    /// Whether the first bad frame, of which `what` is wrong, is where the log ends.
+    fn judge(&mut self, what: &str) -> Result<()> {
+        let (end, claims) = (self.at.lsn, &self.claims);
+        let proof = if end < claims.checkpoint_end {
+            format!("the control file proves the log durable up to {}", claims.checkpoint_end)
+        } else if let Some(clean) = claims.clean_end.filter(|clean| end < *clean) {
+            format!("the clean-shutdown mark proves the log durable up to {clean}")
+        } else if let Some((by, durable)) = self.evidence_behind(end)? {
+            format!("the record at {by} proves the log durable up to {durable}")
+        } else {
+            return Ok(());
+        };
+        Err(self.wal.segments.corrupt(end, format!("{what}, yet {proof}")))
+    }
+
+    /// The first record behind `end` that carries a durable end beyond it.
+    fn evidence_behind(&mut self, end: Lsn) -> Result<Option<(Lsn, Lsn)>> {
+        let (segments, seed) = (&self.wal.segments, self.wal.seed);
+        let near = end.get() + 2 * self.wal.options.ring_bytes as u64;
+        let mut budget = SEARCH_BYTES_MAX;
+        for index in segments.indexes() {
+            let begin = index * segments.size();
+            if segments.end_of(index) <= end.get()
+                || begin > near && !was_written(segments, seed, index)?
+            {
+                continue;
+            }
+            let begin = begin.max(end.get());
+            let found = evidence_in((segments, &mut self.window), seed, (begin, end), &mut budget)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// Goes on to the end.
@@ -161,51 +204,31 @@ fn next_frame<'w>(
     }))
 }
 
-fn judge(
+/// As [`EndSearch::evidence_behind`], from `at` to the end of its segment.
+fn evidence_in(
     (segments, window): (&Segments, &mut Window),
     seed: Seed,
-    control: &Control,
-    (end, what): (Lsn, &'static str),
-) -> Result<()> {
-    let proof = if end < control.checkpoint_end {
-        format!("the control file proves the log durable up to {}", control.checkpoint_end)
-    } else if let Some(clean) = control.clean_end.filter(|clean| end < *clean) {
-        format!("the clean-shutdown mark proves the log durable up to {clean}")
-    } else if let Some((by, durable)) = evidence_behind((segments, window), seed, end)? {
-        format!("the record at {by} proves the log durable up to {durable}")
-    } else {
-        return Ok(());
-    };
-    Err(segments.corrupt(end, format!("{what}, yet {proof}")))
-}
-
-/// The first record behind `end` that carries a durable end beyond it.
-fn evidence_behind(
-    (segments, window): (&Segments, &mut Window),
-    seed: Seed,
-    end: Lsn,
+    (mut at, end): (u64, Lsn),
+    budget: &mut usize,
 ) -> Result<Option<(Lsn, Lsn)>> {
-    let mut budget = SEARCH_BYTES_MAX;
-    for index in segments.indexes() {
-        let mut at = end.get().max(index * segments.size());
-        while at < segments.end_of(index) {
-            let bytes = window.forward(segments, (at, SEARCH_BYTES), u64::MAX)?;
-            let Some((skipped, len)) = candidate(bytes, (at, end), &mut budget) else {
-                // The last head's worth may have been cut; a file that ends early has no more.
-                let looked = bytes.len().saturating_sub(HEAD_BYTES_MAX);
-                at += (looked - looked % 8 + 8) as u64;
-                if bytes.len() < SEARCH_BYTES {
-                    break;
-                }
-                continue;
-            };
-            at += skipped as u64;
-            let frame = window.forward(segments, (at, len), u64::MAX)?;
-            if let Some(durable) = durable_of(frame, seed, Lsn::new(at)).filter(|d| *d > end) {
-                return Ok(Some((Lsn::new(at), durable)));
+    let limit = segments.end_of(segments.index(Lsn::new(at)));
+    while at < limit {
+        let bytes = window.forward(segments, (at, SEARCH_BYTES), u64::MAX)?;
+        let Some((skipped, len)) = candidate(bytes, (at, end), budget) else {
+            // The last head's worth may have been cut; a file that ends early has no more.
+            let looked = bytes.len().saturating_sub(HEAD_BYTES_MAX);
+            at += (looked - looked % 8 + 8) as u64;
+            if bytes.len() < SEARCH_BYTES {
+                break;
             }
-            at += 8;
+            continue;
+        };
+        at += skipped as u64;
+        let frame = window.forward(segments, (at, len), u64::MAX)?;
+        if let Some(durable) = durable_of(frame, seed, Lsn::new(at)).filter(|d| *d > end) {
+            return Ok(Some((Lsn::new(at), durable)));
         }
+        at += 8;
     }
     Ok(None)
 }
@@ -218,17 +241,29 @@ fn candidate(bytes: &[u8], (at, end): (u64, Lsn), budget: &mut usize) -> Option<
     if is_zero(bytes) {
         return None;
     }
-    let may_claim = |at: &usize| bytes.get(at + KIND_AT).is_some_and(|tag| claims_durable(*tag));
-    (0..bytes.len()).step_by(8).filter(may_claim).find_map(|skipped| {
-        let head = &bytes[skipped..bytes.len().min(skipped + HEAD_BYTES_MAX)];
-        let durable = durable_claimed(head)?;
-        let known = end < durable && durable.get() <= at + skipped as u64;
-        let len = frame::plausible_len(head).ok().filter(|_| known)?;
-        if len > SHORT_BYTES_MAX {
-            *budget = budget.checked_sub(len)?;
+    let (words, _) = bytes.as_chunks();
+    let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let mut first = words.next()?;
+    for (nth, second) in words.enumerate() {
+        if may_claim(std::mem::replace(&mut first, second), second)
+            && let Some(len) = claim(&bytes[nth * 8..], (at + nth as u64 * 8, end), budget)
+        {
+            return Some((nth * 8, len));
         }
-        Some((skipped, len))
-    })
+    }
+    None
+}
+
+/// The length of the frame that `bytes`, which stand at `at`, may begin with.
+fn claim(bytes: &[u8], (at, end): (u64, Lsn), budget: &mut usize) -> Option<usize> {
+    let head = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+    let durable = durable_claimed(head)?;
+    let known = end < durable && durable.get() <= at;
+    let len = frame::plausible_len(head).ok().filter(|_| known)?;
+    if len > SHORT_BYTES_MAX {
+        *budget = budget.checked_sub(len)?;
+    }
+    Some(len)
 }
 
 fn durable_of(frame: &[u8], seed: Seed, lsn: Lsn) -> Option<Lsn> {

@@ -166,20 +166,23 @@ pub(crate) fn is_known(tag: u8) -> bool {
     matches!(tag & KIND_MASK, UPDATE..=CHECKPOINT_END | PREPARE)
 }
 
-/// Whether a frame with this ninth byte is of a kind that carries a durable end.
-pub(crate) fn claims_durable(tag: u8) -> bool {
-    matches!(tag & KIND_MASK, COMMIT | CHECKPOINT_BEGIN | CHECKPOINT_END | PREPARE)
+/// Whether a frame that begins with these two words may carry a durable end: by its kind, and by its length if all
+/// of that kind are short. Megabytes of old records are asked this.
+#[inline]
+pub(crate) const fn may_claim(first: u64, second: u64) -> bool {
+    let kind = (second & KIND_MASK as u64) as u8;
+    let short = first & 0xffff <= HEAD_BYTES_MAX.div_ceil(8) as u64;
+    matches!(kind, CHECKPOINT_END | PREPARE) || short && matches!(kind, COMMIT | CHECKPOINT_BEGIN)
 }
 
 /// The durable end that a frame beginning with `head` would prove, as far as its first bytes go: none for
 /// kinds that prove nothing.
 pub(crate) fn durable_claimed(head: &[u8]) -> Option<Lsn> {
     let mut reader = Reader::new(head.get(KIND_AT..)?);
-    let tag = reader.u8()?;
-    if !claims_durable(tag) {
+    let kind = reader.u8()? & KIND_MASK;
+    if !matches!(kind, COMMIT | CHECKPOINT_BEGIN | CHECKPOINT_END | PREPARE) {
         return None;
     }
-    let kind = tag & KIND_MASK;
     let (_txn, _prev) = (reader.varint()?, frame::lsn(&mut reader)?);
     if kind == CHECKPOINT_END {
         let _begin = frame::lsn(&mut reader)?;

@@ -3,9 +3,9 @@
 
 mod common;
 
-use argali_base::disk::{Loss, OpenMode, SimDisk};
+use argali_base::disk::{Call, Event, Loss, OpenMode, SimDisk};
 use argali_base::{Disk, Error, Health, Lsn, Result};
-use argali_wal::{Body, Control, LogOptions, Mutations, Wal};
+use argali_wal::{Body, Control, Holder, LogOptions, Mutations, Wal};
 use common::{all, append, commit, control, create, note, options};
 
 const FIRST: &str = "wal/0000000000000000.log";
@@ -164,6 +164,52 @@ fn a_later_durable_end_is_evidence() {
             }
         }
     }
+}
+
+/// A log far longer than its rings, of records that prove nothing; and behind them, perhaps, one that does.
+fn long(sim: &SimDisk, segment_bytes: u64, bytes: u64) -> (Wal, LogOptions) {
+    let options = LogOptions { segment_bytes, limit_bytes: 256 << 20, ..options() };
+    let wal = create(sim, options.clone());
+    while wal.tail().get() < bytes {
+        common::update(&wal, 1, 30_000).unwrap();
+        wal.force(Lsn::MAX).unwrap();
+    }
+    (wal, options)
+}
+
+#[test]
+fn evidence_is_found_however_far_behind() {
+    for (segment_bytes, proves) in [(64 << 10, true), (1 << 20, true), (1 << 20, false)] {
+        let sim = SimDisk::memory();
+        let (wal, options) = long(&sim, segment_bytes, 5 * options().ring_bytes as u64);
+        if proves {
+            commit(&wal, 1).unwrap();
+        }
+        damage(&sim, 64 + 33, b"X");
+        let control = Control { segment_bytes, ..control() };
+        let opened = Wal::open(common::disk(&sim), &control, options, Health::new());
+        assert_eq!(opened.is_err(), proves, "segments of {segment_bytes} bytes");
+    }
+}
+
+/// Segments made ready for later are full of old records. Each is looked into, and not read through.
+#[test]
+fn segments_never_written_in_are_not_read_through() {
+    let sim = SimDisk::memory();
+    let segment_bytes = 4 << 20;
+    let (wal, options) = long(&sim, segment_bytes, 9 * segment_bytes);
+    let holder = Holder { what: "redo point".into(), lsn: wal.tail() };
+    commit(&wal, 1).unwrap();
+    let first = wal.truncate(vec![holder]).unwrap();
+    assert!(wal.stats().segments_recycled >= 7, "{:?}", wal.stats());
+    let control = Control { segment_bytes, log_first: first, checkpoint: first, ..control() };
+    sim.start_trace();
+    let opened = Wal::open(common::disk(&sim), &control, options, Health::new()).unwrap();
+    assert_eq!(opened.end(), wal.tail());
+    let read = |event: Event| if event.call == Call::Read { event.len as u64 } else { 0 };
+    let read: u64 = sim.trace().into_iter().map(read).sum();
+    let ready = wal.stats().kept_bytes;
+    assert!(ready >= 8 * segment_bytes && read < ready / 3 * 2, "{read} bytes of {ready}");
 }
 
 #[test]
