@@ -18,14 +18,16 @@
 //! - **L4** Nobody waits for a lock under a latch (the caller's duty; `try_lock` is safe there).
 //!
 //! Reading order: [`mode`] (the tables), [`queue`] (who is granted next), [`partition`] (many queues, and
-//! early release), [`table`] (waiting), [`weak`] (locks kept out of the table), [`claims`] (ranges of keys, by
-//! [`ranges`]), [`deadlock`] (the wait-for graph), [`held`] (one transaction's own list).
+//! early release), [`table`] (waiting), [`weak`] (locks kept out of the table), [`gaps`] (inserts that need to
+//! ask for none), [`claims`] (ranges of keys, by [`ranges`]), [`deadlock`] (the wait-for graph), [`held`] (one
+//! transaction's own list).
 //!
 //! Left out: locks on pages, claims of those who will write, and going back from a lock on a tree to locks on
 //! its keys.
 
 mod claims;
 mod deadlock;
+mod gaps;
 pub(crate) mod held;
 mod mode;
 mod partition;

@@ -86,6 +86,13 @@ impl Txn {
         self.holds(name).is_none() && self.manager.locks.try_acquire(&request).is_some()
     }
 
+    /// Whether nobody, this transaction included, relies on a gap between keys of `tree` that stays empty. Ask
+    /// under the latch of the leaf with the gap.
+    #[inline]
+    pub fn gaps_are_free(&self, tree: u64) -> bool {
+        self.manager.locks.gaps_are_free(tree)
+    }
+
     /// Escalation: locks the whole tree (or heap) with root page `tree` for the locks on keys held in it, if
     /// those are many (see [`TxnCore::set_escalation`](crate::TxnCore::set_escalation)) and nobody
     /// else stands in the way. It only tries, and tries again after as many more. Readers get S, writers X.

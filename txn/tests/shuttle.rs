@@ -4,6 +4,8 @@
 //! looks twice for a deadlock, so a lost wake-up or a missed cycle hangs, which shuttle reports.
 #![allow(clippy::unwrap_used)]
 
+mod gaps;
+
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A key that is nowhere in its leaf enters it.
 //!
 //! The next key, whose gap is being entered, stands in the next slot, or first in the right sibling, or
-//! nowhere. The sibling is looked at before the leaf is latched and validated after: while the leaf's
+//! nowhere. If nobody relies on any gap of the tree it need not be asked for. The sibling is looked at before the leaf is latched and validated after: while the leaf's
 //! latch is held, nobody can complete a scan across the border.
 //!
 //! A key that does not begin as all others in the leaf do brings new heads for all of them
@@ -36,7 +36,7 @@ impl BTree {
         let mut page = work.latch(self, target)?;
         // That a sibling cannot be read is news only if the link to it was true.
         let sibling = sibling.transpose()?;
-        if work.gaps {
+        if work.gaps && !work.txn.gaps_are_free(self.root().get()) {
             let next = self.next_name(&page, spot, sibling, &mut work.scratch)?;
             if let Err(wanted) = self.enter_gap(work.txn, work.key, next) {
                 drop(page);
@@ -54,9 +54,9 @@ impl BTree {
             (None, page.page().skip())
         };
         let insert = PageOp::Insert { slot: spot.slot as u16, head: head(work.key, skip), cell };
-        if !insert.fits(page.page()) {
+        let need = cell.len() + SLOT_BYTES;
+        if page.page().free_bytes() < need {
             drop(page);
-            let need = cell.len() + SLOT_BYTES;
             return Err(work.room_for(self, need));
         }
         let undo = Undo::Logical { owner: TREE_OWNER, body };

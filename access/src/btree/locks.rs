@@ -5,7 +5,7 @@
 //!  scan            a claim on the range        a few rows at a time; rows that somebody may be changing
 //!                                              S for an instant
 //!  write k         X on k, then no claim of others on k
-//!  insert k        so, too, and for an instant Insert on the gap below the next key n
+//!  insert k        so, too, and for an instant Insert on the gap below the next key n, if any gap is locked
 //!  scan to write   X on k, S on the gap below it, ghosts too; at the end, the gap of the next key
 //!
 //!  ───┬─────────┬───────────────┬─────────── keys

@@ -59,6 +59,9 @@ impl Spot {
 
     pub(super) fn of(view: &impl View, place: Place) -> Result<Self, Restart> {
         let (count, link) = (view.slot_count()?, node::link(view)?);
+        if count == 0 && link.is_some() {
+            return Err(Restart); // T1: only the leaf of an empty tree is empty
+        }
         Ok(Self { slot: place.slot, found: place.found, count, shares: place.shares, link })
     }
 

@@ -25,6 +25,7 @@ use argali_base::{Apart, Error, Health, Lsn, Result, TxnId};
 
 use super::claims::{ClaimList, Claims, Write};
 use super::deadlock::WaitGraph;
+use super::gaps::Gaps;
 use super::partition::Partition;
 use super::ranges::Span;
 use super::request::describe;
@@ -67,6 +68,7 @@ pub struct LockTable {
     timeouts: AtomicU64,
     weak: WeakLocks,
     claims: Claims,
+    gaps: Gaps,
     /// Greatest commit LSN whose locks went before it was durable.
     horizon: Apart<AtomicU64>,
     clock: Clock,
@@ -101,6 +103,7 @@ impl LockTable {
             timeouts: AtomicU64::new(0),
             weak: WeakLocks::new(options.mutations),
             claims: Claims::new(),
+            gaps: Gaps::new(options.mutations.gaps_uncounted),
             horizon: Apart(AtomicU64::new(0)),
             clock: Clock::system(),
             health,
@@ -142,7 +145,7 @@ impl LockTable {
     #[inline]
     pub fn try_acquire(&self, request: &Request) -> Option<Granted> {
         let place = self.place(request.name);
-        if Strength::of(request.mode) == Strength::Key {
+        if Strength::of(request.mode) == Strength::Key && !Gaps::is_new(request) {
             return self.lock(place).try_grant(request);
         }
         let asking = self.shut_gate(request, place);
@@ -191,6 +194,9 @@ impl LockTable {
             self.note_line(place, &partition);
         }
         drop(partition);
+        if mode.relies_on_gap() {
+            self.gaps.leave(name);
+        }
         if Strength::of(mode) == Strength::Strong {
             let exclusive = if mode == LockMode::X { commit } else { Lsn::NONE };
             self.weak.open(place.hash, exclusive);
@@ -250,6 +256,13 @@ impl LockTable {
         }
     }
 
+    /// Whether nobody relies on a gap between keys of `tree`. To be asked under the latch of the leaf with the gap;
+    /// whoever comes to rely on it meanwhile finds the leaf latched, or changed.
+    #[inline]
+    pub fn gaps_are_free(&self, tree: u64) -> bool {
+        self.gaps.are_free(tree)
+    }
+
     /// Greatest commit LSN whose locks were released before it was durable.
     pub fn horizon(&self) -> Lsn {
         Lsn::new(self.horizon.load(Ordering::Acquire))
@@ -260,7 +273,8 @@ impl LockTable {
         self.horizon.fetch_max(commit.get(), Ordering::AcqRel);
     }
 
-    /// What a strong request does first: shuts the gate, and has all weak locks on its name in the table.
+    /// What a request does first that somebody must see. A strong one shuts the gate, and has all weak locks on its
+    /// name in the table; one that relies on a gap is counted.
     #[inline]
     fn shut_gate<'t>(&'t self, request: &'t Request, place: Place) -> Asking<'t> {
         let strong = Strength::of(request.asked()) == Strength::Strong;
@@ -270,7 +284,11 @@ impl LockTable {
                 self.lock(place).adopt(txn, request.name, mode);
             });
         }
-        Asking { table: self, request, place, opens: strong }
+        let relies = Gaps::is_new(request);
+        if relies {
+            self.gaps.enter(request.name);
+        }
+        Asking { table: self, request, place, opens: strong, relies }
     }
 
     /// Everybody who waits, at one instant.
@@ -384,18 +402,22 @@ struct Place {
     hash: u64,
 }
 
-/// A request under way; when it ends, it opens the gate again that it has shut, unless a lock keeps it so.
+/// A request under way; when it ends, it opens the gate again that it has shut, and is counted no more, unless
+/// there is a lock now.
 struct Asking<'t> {
     table: &'t LockTable,
     request: &'t Request,
     place: Place,
     opens: bool,
+    /// Whether it was counted because of a gap.
+    relies: bool,
 }
 
 impl Asking<'_> {
     /// What was granted, with what a strong lock depends on: any commit may have held a weak one.
     #[inline]
     fn granted(mut self, granted: Granted) -> Granted {
+        self.relies = false;
         if !self.opens {
             return granted;
         }
@@ -412,6 +434,9 @@ impl Drop for Asking<'_> {
     fn drop(&mut self) {
         if self.opens {
             self.table.weak.open(self.place.hash, Lsn::NONE);
+        }
+        if self.relies {
+            self.table.gaps.leave(self.request.name);
         }
     }
 }

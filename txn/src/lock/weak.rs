@@ -83,6 +83,8 @@ pub struct WeakMutations {
     pub strong_without_horizon: bool,
     /// A gate opens without word of the X lock that was behind it.
     pub gate_without_horizon: bool,
+    /// Who relies on a gap is not counted ([`super::gaps`]).
+    pub gaps_uncounted: bool,
 }
 
 /// How a request is served.
