@@ -134,18 +134,6 @@ const fn groups([a, b, c, d]: [u8; 4]) -> u64 {
     low | ((c & 0x7f) as u64) << 14 | ((d & 0x7f) as u64) << 21
 }
 
-/// The varint of `value`, in `bytes`.
-pub fn varint(mut value: u64, bytes: &mut [u8; VARINT_BYTES_MAX]) -> &[u8] {
-    let mut len = 0;
-    while value >= 0x80 {
-        bytes[len] = value as u8 | 0x80;
-        value >>= 7;
-        len += 1;
-    }
-    bytes[len] = value as u8;
-    &bytes[..=len]
-}
-
 /// Appends fields to a byte vector.
 pub trait Writer {
     /// Appends `bytes` as they are.

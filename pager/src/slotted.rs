@@ -165,10 +165,11 @@ impl PageMut<'_> {
         if slot > count {
             return Err(format!("slot {slot} of {count}"));
         }
-        let offset = self.allocate(cell.len(), SLOT_BYTES)?;
+        let heap_start = self.make_room(cell.len(), SLOT_BYTES)?;
+        let offset = if cell.is_empty() { 0 } else { heap_start };
         let first = HEADER_BYTES / SLOT_BYTES;
         self.words().shift_words(first + slot, first + count, true);
-        self.put_u16(at::SLOT_COUNT, count + 1);
+        self.put_counts(count + 1, heap_start);
         self.put_slot(slot, Slot { offset, len: cell.len(), head });
         self.put(offset, cell);
         Ok(())
@@ -196,7 +197,8 @@ impl PageMut<'_> {
         // The old cell dies first: a compaction on the way may then use its bytes.
         self.add_dead(old.len);
         self.put_slot(slot, Slot { offset: 0, len: 0, head });
-        let offset = self.allocate(cell.len(), 0)?;
+        let offset = self.make_room(cell.len(), 0)?;
+        self.put_heap_start(offset);
         self.put_slot(slot, Slot { offset, len: cell.len(), head });
         self.put(offset, cell);
         Ok(())
@@ -243,17 +245,12 @@ impl PageMut<'_> {
             .ok_or_else(|| format!("no cell {slot} in {} slots", page.slot_count()))
     }
 
-    /// Finds `len` bytes in the heap while keeping `slots` bytes free for the slot array.
-    fn allocate(&mut self, len: usize, slots: usize) -> Result<usize, String> {
+    /// Sees to it that the heap can grow by `len` bytes, and the slot array by `slots`; where it starts then.
+    fn make_room(&mut self, len: usize, slots: usize) -> Result<usize, String> {
         if len + slots > self.page().hole_bytes() {
             self.compact_for(len + slots)?;
         }
-        if len == 0 {
-            return Ok(0);
-        }
-        let offset = self.page().heap_start() - len;
-        self.put_heap_start(offset);
-        Ok(offset)
+        Ok(self.page().heap_start() - len)
     }
 
     /// Makes the hole `wanted` bytes large.
@@ -303,6 +300,14 @@ impl PageMut<'_> {
         let Slot { offset, len, head } = slot;
         let place = u64::from(offset as u16) | u64::from(len as u16) << 16;
         self.put_u64(HEADER_BYTES + index * SLOT_BYTES, place | u64::from(head) << 32);
+    }
+
+    /// Slot count and heap start, which stand in one word.
+    fn put_counts(&mut self, slots: usize, heap_start: usize) {
+        const { assert!(at::SKIP == at::SLOT_COUNT + 2 && at::HEAP_START == at::SLOT_COUNT + 4) };
+        let short = |value| u64::from(u16::try_from(value).expect("counts of a page fit 16 bits"));
+        let (slots, skip) = (short(slots), short(self.page().skip()));
+        self.put_u64(at::SLOT_COUNT, slots | skip << 16 | (heap_start as u64) << 32);
     }
 
     fn put_heap_start(&mut self, offset: usize) {

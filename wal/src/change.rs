@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use argali_base::codec::{Reader, VARINT_BYTES_MAX, Writer, varint};
+use argali_base::codec::{Reader, VARINT_BYTES_MAX, Writer};
 use argali_base::{Lsn, PageId};
 
 use crate::frame::{lsn, put_lsn};
@@ -85,6 +85,8 @@ fn next<'a>(reader: &mut Reader<'a>) -> Option<Change<'a>> {
 #[derive(Debug, Default)]
 pub struct ChangesBuilder {
     bytes: Vec<u8>,
+    /// Bytes that the last length took, beyond the first: most likely the next one will, too.
+    more: usize,
 }
 
 impl ChangesBuilder {
@@ -97,22 +99,28 @@ impl ChangesBuilder {
     pub fn push(&mut self, page: PageId, page_prev: Lsn, encode: impl FnOnce(&mut Vec<u8>)) {
         self.bytes.put_varint(page.get());
         put_lsn(&mut self.bytes, page_prev);
+        // If the length takes as many bytes as the last one did, the operations need not move.
         let at = self.bytes.len();
-        // Most lengths take one byte. For a longer one the operations move, once.
-        self.bytes.put_u8(0);
+        let start = at + 1 + self.more;
+        self.bytes.extend_from_slice(&[0; 3]);
+        self.bytes.truncate(start);
         encode(&mut self.bytes);
-        let start = at + 1;
-        assert!(self.bytes.len() >= start, "encode removed bytes that are not its own");
-        match self.bytes.len() - start {
-            len @ 0..0x80 => self.bytes[at] = len as u8,
-            len => {
-                let (end, mut length) = (start + len, [0; VARINT_BYTES_MAX]);
-                let length = varint(len as u64, &mut length);
-                self.bytes.resize(at + length.len() + len, 0);
-                self.bytes.copy_within(start..end, at + length.len());
-                self.bytes[at..at + length.len()].copy_from_slice(length);
-            }
+        let end = self.bytes.len();
+        assert!(end >= start, "encode removed bytes that are not its own");
+        let len = end - start;
+        let more = len.checked_ilog2().map_or(0, |bits| bits as usize / 7);
+        if more != self.more {
+            self.bytes.resize(end + more, 0);
+            self.bytes.copy_within(start..end, at + 1 + more);
+            self.bytes.truncate(at + 1 + more + len);
+            self.more = more;
         }
+        let mut rest = len;
+        for byte in &mut self.bytes[at..=at + more] {
+            *byte = rest as u8 | 0x80;
+            rest >>= 7;
+        }
+        self.bytes[at + more] &= 0x7f;
     }
 
     /// What was pushed since the last [`ChangesBuilder::clear`].
@@ -153,6 +161,12 @@ mod tests {
         builder.push(PageId::new(300), Lsn::new(64), |out| out.put(&[9; 200]));
         assert_eq!(builder.changes().bytes()[..5], [0xac, 2, 8, 200, 1]);
         assert_eq!(builder.changes().iter().next().unwrap().ops, [9; 200]);
+        for len in [0, 1, 127, 128, 16_383, 16_384, 100_000, 128, 127, 16_384, 0] {
+            let ops = vec![len as u8; len];
+            builder.push(PageId::new(1), Lsn::NONE, |out| out.put(&ops));
+            assert_eq!(builder.changes().iter().last().unwrap().ops, ops);
+        }
+        assert_eq!(builder.changes().iter().count(), 12);
     }
 
     #[test]

@@ -78,12 +78,11 @@ fn spot_in(leaf: &PageGlimpse<'_>, owner: PageId, key: &[u8]) -> Result<Option<S
     if node::level(leaf, owner)? != 0 {
         return Ok(None);
     }
-    let count = leaf.slot_count()?;
-    let Some(last) = count.checked_sub(1) else { return Ok(None) };
-    let last = LeafCell::read(leaf, last)?;
-    if leaf.order(last.key_at(), last.key_len, key)?.is_lt() {
-        let place = search::behind_all(leaf, key, (count, last))?;
+    if let Some(place) = search::behind_all(leaf, key)? {
         return Ok(Some(Spot::of(leaf, place)?).filter(|spot| spot.link.is_none()));
+    }
+    if leaf.slot_count()? == 0 {
+        return Ok(None);
     }
     let first = LeafCell::read(leaf, 0)?;
     let inside = leaf.order(first.key_at(), first.key_len, key)?.is_le();

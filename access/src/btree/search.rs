@@ -109,15 +109,17 @@ pub(super) fn in_leaf(view: &impl View, key: &[u8]) -> Result<Place, Restart> {
     found.map_or_else(|| missing(view, &wanted, slot, count), Ok)
 }
 
-/// As [`in_leaf`], for a key known to be greater than that of the last of `count` cells.
-pub(super) fn behind_all(
-    view: &impl View,
-    key: &[u8],
-    (count, last): (usize, LeafCell),
-) -> Result<Place, Restart> {
+/// Where a key belongs that is greater than all others in a leaf that has any; `None` when it is not.
+pub(super) fn behind_all(view: &impl View, key: &[u8]) -> Result<Option<Place>, Restart> {
     let wanted = Wanted::new(key, node::skip(view)?);
+    let count = view.slot_count()?;
+    let Some(last) = count.checked_sub(1) else { return Ok(None) };
+    let last = LeafCell::read(view, last)?;
+    if wanted.order(view, last.key_at(), last.key_len)?.is_ge() {
+        return Ok(None);
+    }
     let shares = wanted.prefix_order(view, last.key_at(), last.key_len)?.is_eq();
-    Ok(Place { slot: count, found: None, shares })
+    Ok(Some(Place { slot: count, found: None, shares }))
 }
 
 /// Where a key belongs in a leaf that has not got it; `slot` is what the heads say.
@@ -305,10 +307,8 @@ mod tests {
                     let slot = keys.partition_point(|stored| *stored < key);
                     let found = keys.get(slot) == Some(&key);
                     assert_eq!((place.slot, place.found.is_some()), (slot, found), "{key:?}");
-                    if slot == keys.len() && slot > 0 {
-                        let last = (slot, LeafCell::read(&leaf.page(), slot - 1).unwrap());
-                        assert_eq!(behind_all(&leaf.page(), &key, last), Ok(place), "{key:?}");
-                    }
+                    let behind = (slot == keys.len() && slot > 0).then_some(place);
+                    assert_eq!(behind_all(&leaf.page(), &key), Ok(behind), "{key:?}");
                     assert_eq!(place.shares, key.starts_with(&prefix[..skip]), "{key:?}");
                 }
             }
