@@ -64,7 +64,7 @@ fn pool_of_formatted_pages() -> Arc<BufferPool> {
     for id in 0..PAGES {
         let mut page = pool.create(PageId::new(id)).expect("a frame");
         let mut ticket = wal.admit(256, 0, &mut reserve).expect("room");
-        page.dirty_from(wal.tail());
+        page.dirty_from(wal.tail(), false);
         let lsn = wal.append(
             &mut ticket,
             &Record {

@@ -91,6 +91,7 @@ pub(crate) fn collect(frames: &Frames, unsynced: &Unsynced, out: &mut Vec<DirtyP
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mutations;
 
     fn pages(unsynced: &Unsynced) -> Vec<(u64, u64)> {
         let mut all = Vec::new();
@@ -134,9 +135,9 @@ mod tests {
 
     #[test]
     fn the_table_names_each_page_once_with_its_least_rec_lsn() {
-        let (frames, unsynced) = (Frames::new(2), Unsynced::default());
+        let (frames, unsynced) = (Frames::new(2, Mutations::default()), Unsynced::default());
         frames.occupy(0, PageId::new(7));
-        frames.dirty_from(0, Lsn::new(500));
+        frames.dirty_from(0, Lsn::new(500), false);
         unsynced.insert(PageId::new(9), Lsn::new(300));
         unsynced.insert(PageId::new(7), Lsn::new(100));
         let mut out = vec![DirtyPage { page: PageId::new(1), rec_lsn: Lsn::new(1) }];

@@ -82,9 +82,10 @@ impl<'p> PageWrite<'p> {
     }
 
     /// Rule B1: called with the log's tail *before* the record is appended; sets recLSN (or the next
-    /// one, while a copy is being written) unless the frame is dirty already.
-    pub fn dirty_from(&mut self, tail: Lsn) {
-        self.pool.frames.dirty_from(self.frame(), tail);
+    /// one, while a copy is being written) unless the frame is dirty already. `overwrites`: the record's first
+    /// operation on this page does that (rule B6).
+    pub fn dirty_from(&mut self, tail: Lsn, overwrites: bool) {
+        self.pool.frames.dirty_from(self.frame(), tail, overwrites);
     }
 
     /// Applies what the record at `lsn` says, after it was appended.

@@ -66,7 +66,7 @@ pub const FRAMES_MIN: usize = 8;
 enum Missing {
     /// A pointer led here: never written means damaged.
     IsCorrupt,
-    /// Redo: never written is legal.
+    /// Redo: never written is legal; damage may be repaired by what redo has still to come to.
     MayBeNew,
     /// Redo with a first operation that overwrites: torn is legal, too.
     MayBeTorn,
@@ -105,7 +105,7 @@ impl BufferPool {
         let (size, pages_max) = (pager.options().page_size, pager.options().pages_max);
         let (table, free) = PageTable::new(options.frames, size, pages_max)?;
         Ok(Arc::new(Self {
-            frames: frame::Frames::new(options.frames),
+            frames: frame::Frames::new(options.frames, options.mutations),
             pager,
             wal,
             options,
@@ -202,7 +202,8 @@ impl BufferPool {
     }
 
     /// For redo only: like `write`, but a never-written page (LSN 0, kind Free) is legal, and with
-    /// `overwrites` a torn or unreadable page is, too (its first operation replaces it).
+    /// `overwrites` a torn page is, too (its first operation replaces it). Without, it is `Corrupt` and not
+    /// repaired: a later record may replace it.
     pub fn write_for_redo(&self, id: PageId, overwrites: bool) -> Result<PageWrite<'_>> {
         self.pager.grow_to(id)?;
         let missing = if overwrites { Missing::MayBeTorn } else { Missing::MayBeNew };

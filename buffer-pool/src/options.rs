@@ -25,6 +25,7 @@ impl Default for PoolOptions {
 /// Rules a test may break to show which guarantee falls. All off by default.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent switches, one per rule
 pub struct Mutations {
     /// Pages are written without forcing the log (set the pager's mutation of this name, too).
     pub page_before_log: bool,
@@ -32,4 +33,6 @@ pub struct Mutations {
     pub drop_dirty_before_sync: bool,
     /// The need for an image is decided once per checkpoint, not once per copy.
     pub image_per_checkpoint: bool,
+    /// A page that a record has overwritten is written without a copy on the side ever after.
+    pub overwritten_for_ever: bool,
 }

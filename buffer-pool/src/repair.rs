@@ -63,7 +63,11 @@ impl BufferPool {
             Ok(Found::Never) if missing != Missing::IsCorrupt => return Ok(Loaded::Never),
             Ok(Found::Never) => self.never_written(id),
             Err(e) if !e.is_corruption() => return Err(e),
-            Err(_) if missing == Missing::MayBeTorn => return Ok(Loaded::Never),
+            Err(_) if missing == Missing::MayBeTorn => {
+                count(&self.counters.torn_overwritten);
+                return Ok(Loaded::Never);
+            }
+            Err(e) if missing == Missing::MayBeNew => return Err(e),
             Err(e) => e,
         };
         self.rebuild(id, damage, into)
@@ -80,7 +84,7 @@ impl BufferPool {
     /// A rebuilt page stands in its frame. Where nothing may be written it is no more than what was read.
     pub(crate) fn rebuilt(&self, exclusive: &Exclusive<'_>, rec_lsn: Lsn) {
         if self.pager.is_writable() {
-            self.frames.dirty_from(exclusive.frame(), rec_lsn);
+            self.frames.dirty_from(exclusive.frame(), rec_lsn, false);
         }
     }
 
@@ -110,7 +114,7 @@ impl BufferPool {
         let (exclusive, _) = self.make_resident(self.latch(id)?, Missing::IsCorrupt)?;
         if self.frames.is_clean(exclusive.frame()) {
             count(&self.counters.repaired);
-            self.frames.dirty_from(exclusive.frame(), self.wal.tail());
+            self.frames.dirty_from(exclusive.frame(), self.wal.tail(), false);
         }
         drop(exclusive);
         self.write_back(&[id]).map(|_| ())

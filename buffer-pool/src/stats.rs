@@ -21,8 +21,12 @@ pub struct PoolStats {
     pub evictions_dirty: u64,
     /// Page copies written by eviction, cleaner and checkpoints together.
     pub written_back: u64,
+    /// Of these, pages written without a copy on the side, because redo would make them anew.
+    pub written_once: u64,
     /// Times a write-back had to force the log.
     pub log_forces: u64,
+    /// Torn pages that redo made anew.
+    pub torn_overwritten: u64,
     /// Damaged pages that were rebuilt, or written again.
     pub pages_repaired: u64,
     /// Frames in the pool.
@@ -43,7 +47,9 @@ pub(crate) struct Counters {
     pub(crate) evictions_clean: AtomicU64,
     pub(crate) evictions_dirty: AtomicU64,
     pub(crate) written_back: AtomicU64,
+    pub(crate) written_once: AtomicU64,
     pub(crate) log_forces: AtomicU64,
+    pub(crate) torn_overwritten: AtomicU64,
     pub(crate) repaired: AtomicU64,
     pub(crate) write_errors: AtomicU64,
     last_write_error: Mutex<Option<String>>,
@@ -58,7 +64,9 @@ impl Counters {
             evictions_clean: AtomicU64::new(0),
             evictions_dirty: AtomicU64::new(0),
             written_back: AtomicU64::new(0),
+            written_once: AtomicU64::new(0),
             log_forces: AtomicU64::new(0),
+            torn_overwritten: AtomicU64::new(0),
             repaired: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
             last_write_error: Mutex::new(None),
@@ -85,7 +93,9 @@ impl Counters {
             evictions_clean: get(&self.evictions_clean),
             evictions_dirty: get(&self.evictions_dirty),
             written_back: get(&self.written_back),
+            written_once: get(&self.written_once),
             log_forces: get(&self.log_forces),
+            torn_overwritten: get(&self.torn_overwritten),
             pages_repaired: get(&self.repaired),
             frames,
             dirty,

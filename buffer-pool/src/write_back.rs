@@ -3,7 +3,8 @@
 //! ```text
 //!  for each page:   shared latch · claim · copy · unlatch          nothing latched from here on
 //!  for the batch:   force the log to the greatest pageLSN          the write-ahead rule
-//!                   pager.write(copies, proof)                     asserts it again
+//!                   pager.write(copies, proof)                     asserts it again; `write_once` those
+//!                                                                  that redo would make anew (rule B6)
 //!  for each page:   into `unsynced`, then clean (or dirty again)
 //! ```
 //!
@@ -29,6 +30,15 @@ const PATIENCE: usize = 3;
 
 /// A page on its way to disk.
 type Copy = (PageId, PageBuf);
+
+/// Pages on their way to disk together, by page id, and the frame of each.
+#[derive(Default)]
+struct Batch {
+    copies: Vec<Copy>,
+    frames: Vec<(PageId, usize)>,
+    /// Whether redo would make them anew, were their write cut short.
+    once: bool,
+}
 
 impl BufferPool {
     /// The one write-back: for each dirty, unlatched-exclusive page of `ids`: copy under a shared latch,
@@ -57,32 +67,24 @@ impl BufferPool {
     }
 
     fn write_back_batch(&self, ids: &[PageId]) -> Result<usize> {
-        let mut frames = Vec::with_capacity(ids.len());
-        let mut copies = Vec::with_capacity(ids.len());
+        let mut batches = [Batch::default(), Batch { once: true, ..Batch::default() }];
         for id in ids {
-            if let Some((frame, copy)) = self.copy_out(*id) {
-                frames.push((*id, frame));
-                copies.push((*id, copy));
-            }
+            self.copy_out(*id, &mut batches);
         }
-        if copies.is_empty() {
-            return Ok(0);
-        }
-        let result = self.write_copies(&mut copies, &frames);
-        self.buffers.lock().extend(copies.into_iter().map(|(_, copy)| copy));
-        result
+        let [twice, once] = batches.map(|batch| self.write_copies(batch));
+        twice.and_then(|twice| once.map(|once| twice + once))
     }
 
-    /// Claims a dirty page for writing and copies it. `None`: not resident, clean, being written, or held
+    /// Claims a dirty page for writing and copies it, unless it is not resident, being written, or held
     /// exclusively.
-    fn copy_out(&self, id: PageId) -> Option<(usize, PageBuf)> {
-        let shared = self.share_for_copy(id)?;
-        if !self.frames.begin_copy(shared.frame()) {
-            return None;
-        }
+    fn copy_out(&self, id: PageId, [twice, once]: &mut [Batch; 2]) {
+        let Some(shared) = self.share_for_copy(id) else { return };
+        let Some(overwritten) = self.frames.begin_copy(shared.frame()) else { return };
         let mut copy = self.buffer();
         copy.copy_from(shared.page());
-        Some((shared.frame(), copy))
+        let batch = if overwritten { once } else { twice };
+        batch.copies.push((id, copy));
+        batch.frames.push((id, shared.frame()));
     }
 
     fn share_for_copy(&self, id: PageId) -> Option<Shared<'_>> {
@@ -97,35 +99,44 @@ impl BufferPool {
     }
 
     /// Forces and writes; then each page is written or still dirty.
-    fn write_copies(&self, copies: &mut [Copy], frames: &[(PageId, usize)]) -> Result<usize> {
-        let proof = self.make_durable(copies).inspect_err(|_| self.all_failed(frames))?;
-        let Err(error) = self.pager.write(copies, proof) else {
-            for (id, frame) in frames {
-                self.page_written(*id, *frame);
-            }
-            return Ok(copies.len());
-        };
-        if copies.len() == 1 || self.health.is_poisoned() {
-            self.counters.write_failed(&error);
-            self.all_failed(frames);
-            return Err(error);
+    fn write_copies(&self, mut batch: Batch) -> Result<usize> {
+        if batch.copies.is_empty() {
+            return Ok(0);
         }
-        self.write_one_by_one(copies, frames, proof)
+        let written = self.force_and_write(&mut batch);
+        self.buffers.lock().extend(batch.copies.into_iter().map(|(_, copy)| copy));
+        written
     }
 
-    fn write_one_by_one(
-        &self,
-        copies: &mut [Copy],
-        frames: &[(PageId, usize)],
-        proof: Durable,
-    ) -> Result<usize> {
+    fn force_and_write(&self, batch: &mut Batch) -> Result<usize> {
+        let proof = self.make_durable(&batch.copies).inspect_err(|_| self.all_failed(batch))?;
+        let Err(error) = self.pager_write(&mut batch.copies, batch.once, proof) else {
+            for (id, frame) in &batch.frames {
+                self.page_written(*id, *frame, batch.once);
+            }
+            return Ok(batch.copies.len());
+        };
+        if batch.copies.len() == 1 || self.health.is_poisoned() {
+            self.counters.write_failed(&error);
+            self.all_failed(batch);
+            return Err(error);
+        }
+        self.write_one_by_one(batch, proof)
+    }
+
+    fn pager_write(&self, copies: &mut [Copy], once: bool, proof: Durable) -> Result<()> {
+        if once { self.pager.write_once(copies, proof) } else { self.pager.write(copies, proof) }
+    }
+
+    fn write_one_by_one(&self, batch: &mut Batch, proof: Durable) -> Result<usize> {
         let (mut written, mut first_error) = (0, None);
+        let Batch { copies, frames, once } = batch;
         // The pager sorts its batch by page id, and `frames` is in that order from the start.
         for (copy, (id, frame)) in copies.chunks_mut(1).zip(frames) {
             assert_eq!(copy[0].0, *id, "copies and frames are both sorted by page id");
-            match self.pager.write(copy, proof) {
+            match self.pager_write(copy, *once, proof) {
                 Ok(()) => {
-                    self.page_written(*id, *frame);
+                    self.page_written(*id, *frame, *once);
                     written += 1;
                 }
                 Err(error) => {
@@ -149,8 +160,11 @@ impl BufferPool {
         self.wal.force(newest)
     }
 
-    fn page_written(&self, id: PageId, frame: usize) {
+    fn page_written(&self, id: PageId, frame: usize, once: bool) {
         count(&self.counters.written_back);
+        if once {
+            count(&self.counters.written_once);
+        }
         self.frames.written(frame, |rec_lsn| {
             if !self.options.mutations.drop_dirty_before_sync {
                 self.unsynced.insert(id, rec_lsn);
@@ -158,8 +172,8 @@ impl BufferPool {
         });
     }
 
-    fn all_failed(&self, frames: &[(PageId, usize)]) {
-        for (_, frame) in frames {
+    fn all_failed(&self, batch: &Batch) {
+        for (_, frame) in &batch.frames {
             self.frames.not_written(*frame);
         }
     }

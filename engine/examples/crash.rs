@@ -54,7 +54,10 @@ fn main() -> Result<()> {
         "\n{} records analysed, {} applied, {} skipped, {} winners, {} losers, {} CLRs, {:?}",
         report.analysis.records,
         report.applied,
-        report.skipped_not_dirty + report.skipped_before_rec_lsn + report.skipped_page_newer,
+        report.skipped_not_dirty
+            + report.skipped_before_rec_lsn
+            + report.skipped_page_newer
+            + report.skipped_page_torn,
         report.winners,
         report.losers.len(),
         report.clrs_written,

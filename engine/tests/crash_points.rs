@@ -7,7 +7,7 @@ mod crash;
 
 use std::time::Duration;
 
-use argali::{Options, Result};
+use argali::{Options, Result, TornPages};
 use crash::{Campaign, Client, TORN_PAGES, doubt, options, seeds, workload};
 
 /// Runs `workload` over the seeds in both torn-page modes.
@@ -29,6 +29,10 @@ fn campaign_with(
             let tally = campaign.run();
             println!("{name} seed {seed} {mode:?}: {tally:?}");
             assert!(tally.calls > 60, "{name} is too small to show anything: {tally:?}");
+            assert!(
+                name != "steal" || mode != TornPages::DoubleWrite || tally.anew > 300,
+                "hardly any page written once was torn: {tally:?}"
+            );
         }
     }
 }

@@ -15,6 +15,10 @@
 //! is at least as new as what step 3 last wrote. Opening starts a new ring, which would break that
 //! order; so after repair every slot is cleared.
 //!
+//! A page that was written once since ([`Pager::write_once`](crate::Pager::write_once)) may have an older copy
+//! here. Put over the torn page it does no harm: what follows it in the log begins with a record that
+//! overwrites the page.
+//!
 //! Left out: writing several batches at once. Batches take turns; concurrent evictions share a batch
 //! upstairs.
 

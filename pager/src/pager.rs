@@ -8,6 +8,8 @@
 //!   4. in place; durable after sync()
 //! ```
 //!
+//! `write_once` leaves step 3 out, for pages that the log makes anew whatever a torn write left of them.
+//!
 //! A page that was never written is zeros, or lies beyond the end of the file: [`Found::Never`]. What
 //! that means is not decided here: redo expects it, a pointer to it is corruption.
 //!
@@ -243,16 +245,31 @@ impl Pager {
     /// When `durable` does not cover a page: that is the write-ahead rule, held in every build. When a
     /// copy does not carry the id it is written under, or lies beyond [`Pager::pages`].
     pub fn write(&self, batch: &mut [(PageId, PageBuf)], durable: Durable) -> Result<()> {
-        self.check_writable()?;
-        batch.sort_unstable_by_key(|(id, _)| *id);
-        for (id, copy) in &mut *batch {
-            self.assert_may_write(*id, copy, durable);
-            checksum::seal(copy);
-        }
+        self.prepare(batch, durable)?;
         match &self.doublewrite {
             Some(doublewrite) => self.write_twice(doublewrite, batch),
             None => self.write_batch(batch),
         }
+    }
+
+    /// As [`Pager::write`], but in place only, in every mode: for pages that redo would make anew whatever it
+    /// finds there. That it would is the caller's promise.
+    ///
+    /// # Panics
+    /// As [`Pager::write`].
+    pub fn write_once(&self, batch: &mut [(PageId, PageBuf)], durable: Durable) -> Result<()> {
+        self.prepare(batch, durable)?;
+        self.write_batch(batch)
+    }
+
+    fn prepare(&self, batch: &mut [(PageId, PageBuf)], durable: Durable) -> Result<()> {
+        self.check_writable()?;
+        batch.sort_unstable_by_key(|(id, _)| *id);
+        for (id, copy) in batch {
+            self.assert_may_write(*id, copy, durable);
+            checksum::seal(copy);
+        }
+        Ok(())
     }
 
     fn assert_may_write(&self, id: PageId, copy: &PageBuf, durable: Durable) {

@@ -41,9 +41,10 @@
 //!   truncated only after the master record has moved.
 //! * **R5** A checkpoint's tables are never older than its begin record: the begin record is appended
 //!   first, the tables are read afterwards, and analysis starts at the begin record.
-//!
 //! * **R6** A transaction in doubt is neither winner nor loser. Its locks are taken again before undo
 //!   begins, and so before anybody else can ask for them.
+//! * **R7** A torn page waits for a record that overwrites it; only if none comes is it damage. (The pool
+//!   writes a page without a copy on the side when its recLSN is that of such a record.)
 //!
 //! Left out: opening the database before undo is over.
 
@@ -120,6 +121,8 @@ pub struct Mutations {
     pub new_pages_not_dirty: bool,
     /// Checkpoints record an empty dirty page table.
     pub checkpoint_without_dirty_table: bool,
+    /// A torn page is damage, whatever the log says next.
+    pub torn_is_damage: bool,
     /// The log is truncated below the checkpoint, whoever still needs it.
     pub early_truncation: bool,
     /// Transactions in doubt are undone like losers.
@@ -176,10 +179,14 @@ pub struct Report {
     pub skipped_before_rec_lsn: u64,
     /// Page changes skipped because the page has them already.
     pub skipped_page_newer: u64,
+    /// Page changes skipped because the page is torn and a later one overwrites it.
+    pub skipped_page_torn: u64,
     /// CLRs written by undo.
     pub clrs_written: u64,
     /// Torn pages the pager put a whole copy over before restart began.
     pub pages_repaired: u64,
+    /// Torn pages that redo made anew, from records that overwrite them.
+    pub pages_overwritten: u64,
     /// Time of the checkpoint that ends the restart.
     pub checkpoint_time: Duration,
     /// Time of all of it.
@@ -218,6 +225,7 @@ pub fn restart<O: RecoveryObserver>(parts: &Parts, observer: &mut O) -> Result<R
         Some(history) => history,
         None => pass_by_pass(parts, &mut report, observer)?,
     };
+    report.pages_overwritten = parts.pool.stats().torn_overwritten;
     parts.wal.resume()?; // R1
     parts.txns.raise_next_txn(history.next_txn);
     let in_doubt = undo::adopt_in_doubt(parts, &history, &mut report, observer)?; // R6

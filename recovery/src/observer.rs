@@ -114,6 +114,8 @@ pub enum RedoDecision {
         /// What the page says.
         page_lsn: Lsn,
     },
+    /// The page is torn. A later record overwrites it, or redo ends with the damage.
+    PageIsTorn,
 }
 
 /// Receives the events of a restart, in order.
@@ -180,6 +182,7 @@ impl fmt::Display for RedoDecision {
             Self::NotDirty => f.write_str("skipped, not in the dirty page table"),
             Self::BeforeRecLsn { rec_lsn } => write!(f, "skipped, older than recLSN {rec_lsn}"),
             Self::PageIsNewer { page_lsn } => write!(f, "skipped, page at {page_lsn}"),
+            Self::PageIsTorn => f.write_str("skipped, page torn"),
         }
     }
 }

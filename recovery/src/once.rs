@@ -22,7 +22,8 @@
 //!   with the end afterwards.
 //! - O3: This reading gives no verdict on damage. Whenever a record, a table or a page is odd, the two passes are
 //!   made one after the other, over what was redone already, and their errors count. A page that has to
-//!   be rebuilt from the log is one such case: that needs its end. Damage of the log goes before all others.
+//!   be rebuilt from the log, because it is torn and nothing overwrote it (R7), is one such case: that needs its
+//!   end. Damage of the log goes before all others.
 //!
 //! Observed, the passes are made one after the other as well: that is how they are understood.
 
@@ -163,7 +164,8 @@ fn accept(parts: &Parts, sound: bool, redone: Redone) -> Result<Option<Vec<Parti
             let end = parts.wal.end();
             let ahead = partitions.iter().any(|partition| partition.newest() >= end)
                 && !parts.mutations.newest_page_ignored;
-            Ok(Some(partitions).filter(|_| sound && !ahead))
+            let waits = partitions.iter().any(Partition::waits);
+            Ok(Some(partitions).filter(|_| sound && !ahead && !waits))
         }
         // A page that was changed by half can be judged by nobody else.
         Err(Failure { error, .. }) if stays(parts, &error) => Err(error),

@@ -9,8 +9,10 @@
 //! | is pageLSN below the record's LSN?        | this change is in the page              | a page read |
 //!
 //! When a change is applied, the page must be at the record's `page_prev` (R2, in `chain.rs`): a gap means that
-//! the disk lost a write it had acknowledged. A page never written or torn is legal only before an operation
-//! that overwrites it; torn elsewhere, it is rebuilt by `repair.rs` where that reaches.
+//! the disk lost a write it had acknowledged. A page never written is legal only before an operation that
+//! overwrites it. A torn page waits for one: analysis may know an older recLSN of a page than the one it was
+//! written with, and then changes of its former life come first (R7). What still waits when the log ends is
+//! damage, rebuilt by `repair.rs` where that reaches.
 //!
 //! A pageLSN at or past the end of the log proves that the log is shorter than it was: the page could
 //! only be written once its record was durable. Then the "tail" is damage, and restart must not go on
@@ -51,6 +53,14 @@ pub(crate) struct Partition {
 struct DirtyPage {
     rec_lsn: Lsn,
     changed: bool,
+    torn: Option<Torn>,
+}
+
+/// Changes skipped because the page is torn: the first and the last.
+#[derive(Clone, Copy)]
+struct Torn {
+    first: Lsn,
+    last: Lsn,
 }
 
 /// Decisions of redo, by kind.
@@ -60,6 +70,7 @@ pub(crate) struct Counts {
     not_dirty: u64,
     before_rec_lsn: u64,
     page_newer: u64,
+    page_torn: u64,
     pages_changed: u64,
 }
 
@@ -72,7 +83,7 @@ pub(crate) struct Failure {
 impl Partition {
     /// All pages of `dirty`, which is complete for the log below `complete_to`; the log ends at `end`.
     pub(crate) fn new(parts: &Parts, (complete_to, end): (Lsn, Lsn), dirty: &DirtyPages) -> Self {
-        let fresh = |(&page, &rec_lsn)| (page, DirtyPage { rec_lsn, changed: false });
+        let fresh = |(&page, &rec_lsn)| (page, DirtyPage { rec_lsn, changed: false, torn: None });
         Self {
             pool: Arc::clone(&parts.pool),
             mutations: parts.mutations,
@@ -135,7 +146,7 @@ impl Partition {
             };
             dirty
         } else {
-            let fresh = DirtyPage { rec_lsn: lsn, changed: false };
+            let fresh = DirtyPage { rec_lsn: lsn, changed: false, torn: None };
             self.dirty.entry(change.page).or_insert(fresh)
         };
         let rec_lsn = dirty.rec_lsn;
@@ -143,7 +154,9 @@ impl Partition {
             return Ok(RedoDecision::BeforeRecLsn { rec_lsn });
         }
         let step = Step::decode(lsn, change, std::mem::take(room))?;
-        let mut page = self.pool.write_for_redo(change.page, step.overwrites())?;
+        let Some(mut page) = dirty.latch(&self.pool, &step, self.mutations)? else {
+            return Ok(RedoDecision::PageIsTorn);
+        };
         let page_lsn = page.page().lsn();
         self.newest = self.newest.max(page_lsn);
         if page_lsn >= self.end {
@@ -158,7 +171,7 @@ impl Partition {
             }
             Fit::Contained | Fit::Next | Fit::Gap(_) => {}
         }
-        page.dirty_from(rec_lsn); // R3
+        page.dirty_from(rec_lsn, step.overwrites()); // R3
         page.apply_in_redo(&step.ops, lsn).map_err(|why| step.refused(&why))?;
         self.counts.pages_changed += u64::from(!std::mem::replace(&mut dirty.changed, true));
         *room = step.ops;
@@ -175,13 +188,69 @@ impl Partition {
         self.newest
     }
 
+    /// Whether some page is torn and waits.
+    pub(crate) fn waits(&self) -> bool {
+        self.dirty.values().any(|dirty| dirty.torn.is_some())
+    }
+
+    /// Redo is over: pages that were torn and that nothing overwrote are rebuilt, or reported.
+    pub(crate) fn settle_torn(&self) -> Result<(), Failure> {
+        let torn = self.dirty.iter().filter_map(|(page, dirty)| Some((dirty.torn?, *page)));
+        let mut torn: Vec<(Torn, PageId)> = torn.collect();
+        torn.sort_unstable_by_key(|(torn, _)| torn.first);
+        torn.iter().try_for_each(|(torn, page)| {
+            self.rebuild(*page, torn.last).map_err(|error| Failure { lsn: torn.first, error })
+        })
+    }
+
+    fn rebuild(&self, page: PageId, last: Lsn) -> Result<()> {
+        let page = self.pool.read(page)?;
+        let page_lsn = page.page().lsn();
+        if page_lsn < last {
+            let what = format!("{} at {page_lsn} was torn when redo came to {last}", page.id());
+            return Err(corrupt(last, what));
+        }
+        Ok(())
+    }
+
     /// Adds what was done to the report.
     pub(crate) fn report(&self, report: &mut Report) {
         report.applied += self.counts.applied;
         report.skipped_not_dirty += self.counts.not_dirty;
         report.skipped_before_rec_lsn += self.counts.before_rec_lsn;
         report.skipped_page_newer += self.counts.page_newer;
+        report.skipped_page_torn += self.counts.page_torn;
         report.redo.pages += self.counts.pages_changed;
+    }
+}
+
+impl DirtyPage {
+    /// The page, to redo `step` on; `None` while it is torn and waits (R7).
+    fn latch<'p>(
+        &mut self,
+        pool: &'p BufferPool,
+        step: &Step<'_>,
+        mutations: Mutations,
+    ) -> Result<Option<PageWrite<'p>>> {
+        if !step.overwrites() && self.torn.is_some() {
+            self.wait(step.lsn);
+            return Ok(None);
+        }
+        match pool.write_for_redo(step.page, step.overwrites()) {
+            Err(e) if e.is_corruption() && !step.overwrites() && !mutations.torn_is_damage => {
+                self.wait(step.lsn);
+                Ok(None)
+            }
+            page => {
+                self.torn = None;
+                page.map(Some)
+            }
+        }
+    }
+
+    fn wait(&mut self, lsn: Lsn) {
+        let first = self.torn.map_or(lsn, |torn| torn.first);
+        self.torn = Some(Torn { first, last: lsn });
     }
 }
 
@@ -192,6 +261,7 @@ impl Counts {
             RedoDecision::NotDirty => &mut self.not_dirty,
             RedoDecision::BeforeRecLsn { .. } => &mut self.before_rec_lsn,
             RedoDecision::PageIsNewer { .. } => &mut self.page_newer,
+            RedoDecision::PageIsTorn => &mut self.page_torn,
         } += 1;
     }
 }

@@ -72,6 +72,8 @@ fn redo_all<O: RecoveryObserver>(
     let scanned =
         scan(parts, history.redo, records, &left_out, |lsn, change| hands.give(lsn, change));
     let partitions = hands.finish(scanned)?;
+    let unsettled = partitions.iter().filter_map(|partition| partition.settle_torn().err());
+    unsettled.min_by_key(|failure| failure.lsn).map_or(Ok(()), Err)?;
     for partition in &partitions {
         partition.report(report);
     }

@@ -19,8 +19,8 @@ use harness::db::Config;
 use harness::faults::{every_call_fails, every_sync_fails};
 use harness::lives::lives;
 use harness::workload::{
-    ALL, BURSTS, CHECKPOINTS, COUNTERS, FEW_IN_DOUBT, IN_DOUBT, LOSERS, MIXED, Mix, SAVEPOINTS,
-    STEAL, STRUCTURE,
+    ALL, BURSTS, CHECKPOINTS, COUNTERS, FEW_IN_DOUBT, IN_DOUBT, LOSERS, MIXED, Mix, REWRITES,
+    SAVEPOINTS, STEAL, STRUCTURE,
 };
 
 const MODES: [TornPages; 3] = [DoubleWrite, FullPageImage, TornPages::None];
@@ -118,6 +118,22 @@ fn every_instant_of_recovery_in_doubt() {
     assert!(total.in_doubt > 1000, "hardly anybody was in doubt: {total:?}");
 }
 
+/// Pages that records make anew, written in place only and torn there: redo does not need what they were.
+#[test]
+fn every_instant_of_rewrites() {
+    let mut total = Tally::default();
+    // Without checkpoints redo begins long before a page's last record that overwrites it, and the copy of
+    // what the page was in between is gone.
+    let late = Mix { checkpoint: 0, sync: 1, ..REWRITES.steps(90) };
+    for (mix, seed) in [(REWRITES, 1), (REWRITES, 2), (late, 3)] {
+        let plan = Plan { draws: 4, ..Plan::PLAIN };
+        total.add(cut_everywhere(&Config::tight(DoubleWrite), mix, (seed, 600), plan));
+    }
+    report("rewrites at every instant", total);
+    assert!(total.overwritten > 200, "hardly any page written once was torn: {total:?}");
+    assert!(total.waited > 20, "hardly any torn page had to wait for its record: {total:?}");
+}
+
 /// The same on larger workloads, at some instants.
 #[test]
 fn some_instants_of_recovery() {
@@ -134,9 +150,16 @@ fn some_instants_of_recovery() {
 fn many_lives() {
     let mut total = Tally::default();
     for mode in MODES {
-        for mix in
-            [MIXED, SAVEPOINTS, STRUCTURE, CHECKPOINTS.steps(100), BURSTS, IN_DOUBT, ALL.steps(80)]
-        {
+        for mix in [
+            MIXED,
+            SAVEPOINTS,
+            STRUCTURE,
+            CHECKPOINTS.steps(100),
+            BURSTS,
+            IN_DOUBT,
+            REWRITES,
+            ALL.steps(80),
+        ] {
             for seed in 0..8 {
                 total.add(right(lives(&Config::tight(mode), mix, seed, 24)));
             }
@@ -195,7 +218,18 @@ fn number(name: &str, default: u64) -> u64 {
 #[ignore = "a long campaign; see the head of this file"]
 fn long_campaign() {
     let (first, seeds) = (number("ARGALI_SEED", 1), number("ARGALI_SEEDS", 20));
-    let mixes = [COUNTERS, MIXED, STEAL, SAVEPOINTS, STRUCTURE, CHECKPOINTS, BURSTS, IN_DOUBT, ALL];
+    let mixes = [
+        COUNTERS,
+        MIXED,
+        STEAL,
+        SAVEPOINTS,
+        STRUCTURE,
+        CHECKPOINTS,
+        BURSTS,
+        IN_DOUBT,
+        REWRITES,
+        ALL,
+    ];
     let mut total = Tally::default();
     for seed in first..first + seeds {
         for mode in MODES {

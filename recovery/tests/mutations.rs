@@ -130,6 +130,18 @@ fn double_write_slot_reused_early() {
     must_be_noticed(DoubleWrite, mix::CHECKPOINTS, |b| b.pager.early_slot_reuse = true);
 }
 
+/// Falls: a page written in place only is one that redo makes anew.
+#[test]
+fn page_overwritten_for_ever() {
+    must_be_noticed(DoubleWrite, mix::REWRITES, |b| b.pool.overwritten_for_ever = true);
+}
+
+/// Falls: what is to be overwritten anyway need not be whole.
+#[test]
+fn torn_page_is_damage_at_once() {
+    must_be_noticed(DoubleWrite, mix::REWRITES, |b| b.recovery.torn_is_damage = true);
+}
+
 /// Falls: redo of a torn page begins with its image. Once per checkpoint is enough only where a
 /// checkpoint writes every page.
 #[test]

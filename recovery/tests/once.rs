@@ -19,7 +19,7 @@ use argali_wal::ControlFile;
 use harness::campaign::{Run, Violation, run};
 use harness::db::Config;
 use harness::outcome::{Restarted, restart, restart_seen};
-use harness::workload::{ALL, CHECKPOINTS, LOSERS, MIXED, Mix, STEAL, STRUCTURE};
+use harness::workload::{ALL, CHECKPOINTS, LOSERS, MIXED, Mix, REWRITES, STEAL, STRUCTURE};
 
 const MODES: [TornPages; 3] = [DoubleWrite, FullPageImage, TornPages::None];
 const FRAMES: [usize; 2] = [8, 64];
@@ -32,7 +32,7 @@ impl RecoveryObserver for Watching {
 }
 
 fn runs(mode: TornPages, seeds: u64) -> impl Iterator<Item = Run> {
-    let mixes: [Mix; 6] = [MIXED, STEAL, LOSERS, STRUCTURE, CHECKPOINTS, ALL];
+    let mixes: [Mix; 7] = [MIXED, STEAL, LOSERS, STRUCTURE, CHECKPOINTS, REWRITES, ALL];
     let each = move |mix| (0..seeds).map(move |seed| (mix, seed));
     mixes.into_iter().flat_map(each).map(move |(mix, seed)| {
         run(&Config::new(mode), mix, seed).unwrap_or_else(|Violation(what)| panic!("{what}"))

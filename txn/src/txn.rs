@@ -274,7 +274,7 @@ impl Txn {
         let ticket = space.ticket(changes.bytes().len() + undo_len(undo));
         let tail = wal.tail();
         for edit in &mut *edits {
-            edit.page.dirty_from(tail); //                                 2. rule 1
+            edit.page.dirty_from(tail, edit.ops[0].overwrites()); //       2. rule 1
         }
         let mut chain = slot.lock(); //                                    3. rule 2 begins
         slot.enter(&mut chain, id, tail);

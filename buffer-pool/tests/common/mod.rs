@@ -76,7 +76,7 @@ impl World {
     /// Logs `ops` on a latched page and applies them.
     pub(crate) fn change(&self, page: &mut PageWrite<'_>, ops: &[PageOp<'_>]) -> Lsn {
         let mut ticket = self.wal.admit(1 << 10, 0, &mut UndoReserve::default()).unwrap();
-        page.dirty_from(self.wal.tail());
+        page.dirty_from(self.wal.tail(), ops[0].overwrites());
         let mut changes = ChangesBuilder::default();
         changes.push(page.id(), page.page().lsn(), |out| ops.iter().for_each(|op| op.encode(out)));
         let body = Body::Update { changes: changes.changes(), undo: Undo::Never };

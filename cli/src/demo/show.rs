@@ -62,7 +62,7 @@ impl<W: Write> Story<W> {
     fn recovery(&mut self, outcome: &Outcome) -> io::Result<()> {
         let report = &outcome.report;
         let time = duration(report.total_time);
-        let repaired = match report.pages_repaired {
+        let repaired = match report.pages_repaired + report.pages_overwritten {
             0 => String::new(),
             n => format!("; {n} torn pages repaired"),
         };

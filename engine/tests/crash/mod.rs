@@ -302,6 +302,8 @@ pub struct Tally {
     pub calls: u64,
     pub images: u64,
     pub nested: u64,
+    /// Torn pages that redo made anew.
+    pub anew: u64,
 }
 
 impl Campaign {
@@ -318,7 +320,7 @@ impl Campaign {
             let image = image_at(&client.disk, n);
             for loss in self.losses(n) {
                 let what = format!("cut at {n}, {loss:?}");
-                self.recover(&client.oracle, n, &image.power_cut(loss), &what)?;
+                tally.anew += self.recover(&client.oracle, n, &image.power_cut(loss), &what)?;
                 tally.images += 1;
             }
             if cut % self.nested_every == self.nested_every - 1 {
@@ -355,7 +357,7 @@ impl Campaign {
     }
 
     /// One recovery, checked: promises kept, structures sound, a second recovery changes nothing.
-    fn recover(&self, oracle: &Oracle, n: u64, disk: &SimDisk, what: &str) -> Result<(), String> {
+    fn recover(&self, oracle: &Oracle, n: u64, disk: &SimDisk, what: &str) -> Result<u64, String> {
         recover(&self.options, oracle, n, disk)
             .map_err(|broken| format!("{} seed {} {what}: {broken}", self.name, self.seed))
     }
@@ -382,10 +384,11 @@ impl Campaign {
 }
 
 /// Opens what is on `disk` and holds it against the promises made before call `n`; then a second time,
-/// as the process after a kill would find it.
-pub fn recover(options: &Options, oracle: &Oracle, n: u64, disk: &SimDisk) -> Result<(), String> {
+/// as the process after a kill would find it. How many torn pages redo made anew.
+pub fn recover(options: &Options, oracle: &Oracle, n: u64, disk: &SimDisk) -> Result<u64, String> {
     let in_step = |step: &'static str| move |error: Error| format!("{step}: {error}");
     let db = open(options, disk).map_err(in_step("open"))?;
+    let anew = db.recovery().pages_overwritten;
     doubt::decide_all(&db, disk)?;
     let found = dump(&db).map_err(in_step("dump"))?;
     oracle.check(n, &found)?;
@@ -401,7 +404,10 @@ pub fn recover(options: &Options, oracle: &Oracle, n: u64, disk: &SimDisk) -> Re
     drop(db);
     let db = open(options, &again).map_err(in_step("second open"))?;
     let second = dump(&db).map_err(in_step("second dump"))?;
-    if second == found { Ok(()) } else { Err("a second recovery changed the state".into()) }
+    if second != found {
+        return Err("a second recovery changed the state".into());
+    }
+    Ok(anew)
 }
 
 /// A power cut damages no page that redo does not expect. Were one repaired, a broken rule would go unseen.

@@ -36,6 +36,10 @@ pub struct Tally {
     pub losers: u64,
     /// Transactions found in doubt in all of them, and decided.
     pub in_doubt: u64,
+    /// Torn pages that redo made anew in all of them.
+    pub overwritten: u64,
+    /// Changes that such a page had to wait through.
+    pub waited: u64,
 }
 
 impl Tally {
@@ -46,6 +50,8 @@ impl Tally {
         self.during_recovery += other.during_recovery;
         self.losers += other.losers;
         self.in_doubt += other.in_doubt;
+        self.overwritten += other.overwritten;
+        self.waited += other.waited;
     }
 }
 
@@ -297,6 +303,8 @@ impl Dig<'_> {
         self.tally.images += 1;
         self.tally.losers += db.report.losers.len() as u64;
         self.tally.in_doubt += db.report.in_doubt.len() as u64;
+        self.tally.overwritten += db.report.pages_overwritten;
+        self.tally.waited += db.report.skipped_page_torn;
         Ok(state)
     }
 }

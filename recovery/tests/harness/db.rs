@@ -10,7 +10,7 @@
 use argali_base::sync::{Arc, Clock};
 use argali_base::{Disk, Health, Lsn, PageId, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
-use argali_pager::{PageKind, PageOp, PageSize, Pager, PagerOptions, TornPages};
+use argali_pager::{PageBuf, PageKind, PageOp, PageSize, Pager, PagerOptions, TornPages};
 use argali_recovery::{Checkpointer, Flush, Parts, RecoveryObserver, Report, restart};
 use argali_txn::{Edit, Prepared, Txn, TxnManager, Undo};
 use argali_wal::{Control, ControlFile, LogId, LogOptions, Wal};
@@ -81,7 +81,7 @@ impl Config {
 
     fn pager(&self) -> PagerOptions {
         PagerOptions {
-            page_size: PageSize::new(4096).expect("a power of two"),
+            page_size: PageSize::new(PAGE_BYTES as u32).expect("a power of two"),
             torn_pages: self.torn_pages,
             database: DATABASE,
             growth_pages: 4,
@@ -97,6 +97,7 @@ impl Config {
     }
 }
 
+const PAGE_BYTES: usize = 4096;
 const DATABASE: u64 = 0xA26A_11DB;
 
 /// An open database. Dropping it is a crash of the process: nothing is written.
@@ -121,7 +122,7 @@ impl Db {
             disk.clone(),
             Control {
                 log,
-                page_size: 4096,
+                page_size: PAGE_BYTES as u32,
                 segment_bytes: config.segment_bytes,
                 torn_pages: 0,
                 checkpoint: Lsn::NONE,
@@ -260,6 +261,20 @@ impl Db {
         Ok(txn.update(&mut edits, Undo::Never))
     }
 
+    /// A structure change that makes a page anew as it is, from its image or cell by cell.
+    pub fn rewrite(&self, page: usize, from_image: bool) -> Result<()> {
+        let mut txn = self.txns.begin_system()?;
+        txn.admit(2 * PAGE_BYTES, 1)?;
+        let mut latched = self.pool.write(page_id(page))?;
+        let mut copy = PageBuf::new(PageSize::new(PAGE_BYTES as u32)?);
+        copy.copy_from(latched.page());
+        let ops =
+            if from_image { vec![PageOp::Image { bytes: copy.bytes() }] } else { anew(&copy) };
+        txn.update(&mut [Edit { page: &mut latched, ops: &ops }], Undo::Never);
+        drop(latched);
+        txn.commit(argali_txn::Durability::Relaxed).map(drop)
+    }
+
     /// A nested top action over two records, each undoable until it ends.
     pub fn nested(&self, txn: &mut Txn, pages: [usize; 2], delta: u64) -> Result<()> {
         let start = txn.last_lsn();
@@ -294,6 +309,16 @@ impl Config {
         let (clock, workers) = (Clock::manual(), self.workers);
         Parts { control, wal, pool, txns, clock, workers, mutations }
     }
+}
+
+/// What makes a page with the cells of `copy`.
+fn anew(copy: &PageBuf) -> Vec<PageOp<'_>> {
+    let format = PageOp::Format { kind: PageKind::Slotted, level: 0, owner: 0 };
+    let cells = (0..copy.page().slot_count()).map(|slot| {
+        let cell = copy.page().cell(slot).expect("below the slot count");
+        PageOp::Insert { slot: slot as u16, head: 0, cell }
+    });
+    std::iter::once(format).chain(cells).collect()
 }
 
 /// The gid of a transaction of which the coordinator of these tests knows the end from the start.

@@ -15,6 +15,7 @@ pub mod campaign;
 pub mod db;
 pub mod faults;
 pub mod lives;
+pub mod mix;
 pub mod model;
 pub mod outcome;
 pub mod workload;

@@ -29,7 +29,7 @@ impl fmt::Debug for Page {
 pub struct Restarted {
     pub pages: Vec<Page>,
     /// Records read; changes applied and skipped, by reason; pages changed.
-    pub counts: [u64; 6],
+    pub counts: [u64; 7],
     pub losers: usize,
 }
 
@@ -59,6 +59,7 @@ pub fn restart_seen<O: RecoveryObserver>(
             report.skipped_not_dirty,
             report.skipped_before_rec_lsn,
             report.skipped_page_newer,
+            report.skipped_page_torn,
             report.redo.pages,
         ];
         let losers = report.losers.len();
