@@ -136,6 +136,11 @@ pub trait File: Send + Sync + Debug {
     }
     /// Cuts or zero-extends to `len` bytes; durable after [`File::sync`].
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Lengthens the file by `len` zero bytes at `offset`, its end, and gives it the room for them on the disk
+    /// without writing them; durable after [`File::sync`]. `false` when the file cannot do that: write zeros.
+    fn allocate(&self, _offset: u64, _len: u64) -> io::Result<bool> {
+        Ok(false)
+    }
     /// Offsets, lengths and buffers must be multiples of this (1 unless the file bypasses the OS cache).
     fn alignment(&self) -> usize {
         1

@@ -65,6 +65,20 @@ fn a_batch_writes_runs_and_lone_buffers() {
 }
 
 #[test]
+fn allocated_room_is_in_the_file_and_reads_as_zeros() {
+    let (_dir, disk) = temp();
+    let file = disk.open("a", OpenMode::Create).unwrap();
+    file.write_all_at(b"before", 0).unwrap();
+    // A file system that cannot do it says so and does nothing.
+    let len = if file.allocate(6, 10_000).unwrap() { 10_006 } else { 6 };
+    assert_eq!(file.len().unwrap(), len);
+    let mut found = vec![1; len as usize];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert!(found.starts_with(b"before") && found[6..].iter().all(|byte| *byte == 0));
+    file.sync().unwrap();
+}
+
+#[test]
 fn names_are_opened_renamed_listed_and_removed() {
     let (_dir, disk) = temp();
     assert_eq!(kind(disk.open("a", OpenMode::Existing)), io::ErrorKind::NotFound);

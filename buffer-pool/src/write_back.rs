@@ -25,6 +25,9 @@ use crate::BufferPool;
 use crate::latch::Shared;
 use crate::stats::count;
 
+/// Most pages written since the last data sync began, 4 MiB of the usual size. Whoever syncs next waits for all
+/// of them, and whoever forces the log meanwhile waits behind them.
+const UNSYNCED_MAX: u64 = 512;
 /// Times a latch held exclusively is looked at again before its page is passed over.
 const PATIENCE: usize = 3;
 
@@ -56,14 +59,17 @@ impl BufferPool {
                 Err(e) if self.health.is_poisoned() => return Err(e),
                 Err(e) => first_error = first_error.or(Some(e)),
             }
+            self.bound_unsynced()?;
         }
-        self.bound_unsynced()?;
         first_error.map_or(Ok(written), Err)
     }
 
-    /// Keeps the table of written pages from outgrowing the pool between two checkpoints.
+    /// Keeps what a sync has to wait for small, and the table of written pages from outgrowing the pool between
+    /// two checkpoints.
     fn bound_unsynced(&self) -> Result<()> {
-        if self.unsynced.len() > 4 * self.frames.len() + 1024 { self.sync() } else { Ok(()) }
+        let much = self.pager.unsynced_writes() >= UNSYNCED_MAX;
+        let many = self.unsynced.len() > 4 * self.frames.len() + 1024;
+        if much || many { self.sync() } else { Ok(()) }
     }
 
     fn write_back_batch(&self, ids: &[PageId]) -> Result<usize> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  write(batch, durable)            grow_to(id)
-//!   1. every pageLSN durable?        1. zeros into the next chunk
+//!   1. every pageLSN durable?        1. room for the next chunk
 //!   2. seal: checksum                2. sync
 //!   3. double write + its sync       3. only now may anybody use the pages
 //!   4. in place; durable after sync()
@@ -13,8 +13,8 @@
 //! A page that was never written is zeros, or lies beyond the end of the file: [`Found::Never`]. What
 //! that means is not decided here: redo expects it, a pointer to it is corruption.
 //!
-//! Growing writes zeros instead of only setting the length, so that "disk full" is met by whoever
-//! allocates, not by a page write hours later that nobody waits for.
+//! Growing takes room on the disk, or writes zeros where that cannot be had without, instead of only setting the
+//! length: so "disk full" is met by whoever allocates, not by a page write hours later that nobody waits for.
 //!
 //! Left out: shrinking the file, and retrying a failed sync (the kernel may have dropped the data).
 
@@ -63,6 +63,8 @@ struct Counters {
     writes: AtomicU64,
     doublewrites: AtomicU64,
     syncs: AtomicU64,
+    /// Of the pages written, those that a data sync has covered.
+    synced: AtomicU64,
     repaired: AtomicU64,
 }
 
@@ -321,8 +323,10 @@ impl Pager {
             return Ok(());
         }
         let before = self.doublewrite.as_ref().map(DoubleWrite::before_data_sync);
+        let written = self.counters.writes.load(Ordering::Acquire);
         self.file.sync().map_err(|e| self.health.poison(Error::io("sync", FILE, e)))?;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.counters.synced.fetch_max(written, Ordering::Relaxed);
         if let (Some(doublewrite), Some(before)) = (&self.doublewrite, before) {
             doublewrite.after_data_sync(before);
         }
@@ -346,13 +350,18 @@ impl Pager {
         }
         let chunk = self.options.growth_pages.max(1);
         let to = (id.get() / chunk + 1).saturating_mul(chunk).min(max);
-        self.write_zeros(from, to).map_err(|e| match e.kind() {
+        self.lengthen(from, to).map_err(|e| match e.kind() {
             io::ErrorKind::StorageFull => Error::Full { what: format!("growing {FILE}: {e}") },
             _ => Error::io("grow", FILE, e),
         })?;
         self.sync()?;
         self.pages.store(to, Ordering::Release);
         Ok(())
+    }
+
+    fn lengthen(&self, from: u64, to: u64) -> io::Result<()> {
+        let (begin, end) = (self.offset(PageId::new(from)), self.offset(PageId::new(to)));
+        if self.file.allocate(begin, end - begin)? { Ok(()) } else { self.write_zeros(from, to) }
     }
 
     fn write_zeros(&self, from: u64, to: u64) -> io::Result<()> {
@@ -379,6 +388,12 @@ impl Pager {
         }
         doublewrite.clear_used()?;
         doublewrite.sync(&self.health)
+    }
+
+    /// Pages written since the last successful data sync began.
+    pub fn unsynced_writes(&self) -> u64 {
+        let synced = self.counters.synced.load(Ordering::Relaxed);
+        self.counters.writes.load(Ordering::Relaxed).saturating_sub(synced)
     }
 
     /// Counters since open.

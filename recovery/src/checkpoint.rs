@@ -41,6 +41,7 @@ use argali_wal::{
 };
 
 use crate::Parts;
+use crate::ahead::Ahead;
 use crate::policy::{CheckpointPolicy, Flush, Observed};
 use crate::retention::Retention;
 
@@ -85,6 +86,7 @@ pub struct Checkpointer {
     turn: Mutex<Turn>,
     /// Apart from `turn`, so that looking at the clock never waits for a running checkpoint.
     last: Mutex<Last>,
+    ahead: Mutex<Ahead>,
 }
 
 /// What a checkpoint needs from the one before: its begin record, and buffers.
@@ -115,7 +117,7 @@ impl Checkpointer {
             active: Vec::new(),
             encoded: Vec::new(),
         };
-        Self { parts, turn: Mutex::new(turn), last: Mutex::new(last) }
+        Self { parts, turn: Mutex::new(turn), last: Mutex::new(last), ahead: Mutex::default() }
     }
 
     /// Takes one checkpoint now; concurrent calls take turns.
@@ -134,7 +136,20 @@ impl Checkpointer {
         report.pages_written = written?;
         report.time = self.parts.since(begun);
         *self.last.lock() = Last { at: self.parts.clock.now(), end: report.end };
+        self.ahead.lock().start(&turn.dirty);
         Ok(report)
+    }
+
+    /// Writes a batch of the pages that the next checkpoint would write, if `policy` wants them written by now;
+    /// how many it took up. The body of a background thread.
+    pub fn write_ahead(&self, policy: &dyn CheckpointPolicy) -> Result<usize> {
+        let seen = self.observe();
+        let mut ahead = self.ahead.lock();
+        let by_now = policy.written_by_now(&seen, ahead.len());
+        let due = ahead.due(by_now);
+        drop(ahead);
+        self.parts.pool.write_back(&due)?;
+        Ok(due.len())
     }
 
     /// Takes one if `policy` says so: the body of a background thread, or a call between transactions.

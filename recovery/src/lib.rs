@@ -27,7 +27,8 @@
 //!   uses, and logs each step as a CLR, which is never undone itself. That is why a crash during
 //!   restart costs nothing but time.
 //! * `repair.rs` redoes a single page that came back damaged; `chain.rs` is what it shares with redo.
-//! * `checkpoint.rs` writes what `analysis.rs` reads; `policy.rs` decides when.
+//! * `checkpoint.rs` writes what `analysis.rs` reads; `policy.rs` decides when; `ahead.rs` spreads the writing of
+//!   pages over the time between two.
 //! * `observer.rs` tells anybody who asks about each decision; nobody re-implements the passes.
 //!
 //! Rules that hold across the files (numbers are cited where they live):
@@ -48,6 +49,7 @@
 //!
 //! Left out: opening the database before undo is over.
 
+mod ahead;
 mod analysis;
 mod batch;
 mod chain;

@@ -31,6 +31,11 @@ pub enum Flush {
 pub trait CheckpointPolicy: Send + Sync {
     /// `None`: not now.
     fn decide(&self, seen: &Observed) -> Option<Flush>;
+    /// Of `pages` that were dirty at the last checkpoint: how many should be written by now, so that the next
+    /// one need not write them all at once. None, unless the policy says so.
+    fn written_by_now(&self, _seen: &Observed, _pages: usize) -> usize {
+        0
+    }
 }
 
 /// What a policy sees.
@@ -96,6 +101,20 @@ impl CheckpointPolicy for Standard {
         let due = seen.log_bytes_since_last >= self.log_bytes || seen.since_last >= self.interval;
         due.then_some(self.flush)
     }
+
+    /// As evenly as log and time go, and a little early.
+    fn written_by_now(&self, seen: &Observed, pages: usize) -> usize {
+        if self.flush != Flush::Old {
+            return 0;
+        }
+        let part = |gone: u128, of: u128| {
+            let early = of - of / 8;
+            pages as u128 * gone.min(early) / early.max(1)
+        };
+        let bytes = part(seen.log_bytes_since_last.into(), self.log_bytes.into());
+        let time = part(seen.since_last.as_millis(), self.interval.as_millis());
+        usize::try_from(bytes.max(time)).expect("a part of the pages")
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +140,20 @@ mod tests {
         assert_eq!(policy.decide(&seen(1, 1, 60)), Some(Flush::Old));
         assert_eq!(policy.decide(&seen(65 << 20, 600 << 20, 1)), Some(Flush::Everything));
         assert_eq!(policy.decide(&seen(1 << 20, 600 << 20, 1)), None, "asked a moment ago");
+    }
+
+    #[test]
+    fn standard_spreads_what_the_next_checkpoint_would_write() {
+        let policy =
+            Standard { log_bytes: 800, interval: Duration::from_secs(80), flush: Flush::Old };
+        for (bytes, seconds, written) in [(0, 0, 0), (70, 0, 100), (0, 35, 500), (350, 7, 500)] {
+            assert_eq!(policy.written_by_now(&seen(bytes, bytes, seconds), 1000), written);
+        }
+        assert_eq!(policy.written_by_now(&seen(700, 700, 0), 1000), 1000, "early");
+        assert_eq!(policy.written_by_now(&seen(u64::MAX, 1, 9999), 1000), 1000);
+        let other = Standard { flush: Flush::Nothing, ..policy };
+        assert_eq!(other.written_by_now(&seen(700, 700, 70), 1000), 0, "nobody would write them");
+        assert_eq!(Never.written_by_now(&seen(700, 700, 70), 1000), 0);
     }
 
     #[test]

@@ -71,9 +71,10 @@ fn main() -> anyhow::Result<()> {
     println!("  ratio    {:7.2}  from {least:.2} to {greatest:.2}", ratios.ratio());
     let stats = ours.bank.db.stats()?;
     println!(
-        "  default: {} checkpoints, {} pages written, {} segments made, {} recycled",
+        "  default: {} checkpoints, {} pages written, {} of them once, {} segments made, {} recycled",
         stats.checkpoints,
         stats.pool.written_back,
+        stats.pool.written_once,
         stats.log.segments_created,
         stats.log.segments_recycled
     );
