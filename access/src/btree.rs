@@ -67,7 +67,7 @@ use crate::overflow::REFERENCE_BYTES;
 
 pub use cells::Way;
 pub use estimate::TreeEstimate;
-pub use load::Loader;
+pub use load::{Loader, must_ascend};
 pub(crate) use node::Stored;
 pub use scan::Entry;
 pub(crate) use undo::TreeUndo;

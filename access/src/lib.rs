@@ -34,7 +34,7 @@ mod thin;
 use argali_base::sync::Arc;
 use argali_txn::{Owner, UndoHandlers};
 
-pub use btree::{BTree, Entry, Loader, Old, TreeEstimate, TreeStats, Way};
+pub use btree::{BTree, Entry, Loader, Old, TreeEstimate, TreeStats, Way, must_ascend};
 pub use heap::{Heap, HeapScan, HeapStats, RowId};
 pub use overflow::{Draft, Parts, VALUE_BYTES_MAX};
 pub use pending::{Kind, Moves, Pending, Structure};

@@ -11,8 +11,8 @@
 
 use std::ops::Bound;
 
-use argali_access::Entry;
-use argali_base::{Error, Result};
+use argali_access::{Entry, must_ascend};
+use argali_base::Result;
 
 use crate::session::Session;
 use crate::tree::Tree;
@@ -28,8 +28,11 @@ pub(crate) fn load<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         let any = btree.prev(txn, Bound::Unbounded, Bound::Unbounded, &mut last)?;
         Ok(any.then(|| last.key().to_vec()))
     })?;
-    let rows = Ascending { rows: rows.into_iter(), last };
-    if rows.last.is_none() { build(session, tree, rows) } else { append(session, tree, rows) }
+    let rows = rows.into_iter();
+    match last {
+        None => build(session, tree, rows),
+        Some(last) => append(session, tree, rows, last),
+    }
 }
 
 /// By pages, into a tree that has no rows. Values too large for a leaf are stored as they come, and their
@@ -41,13 +44,19 @@ fn build<K: AsRef<[u8]>, V: AsRef<[u8]>>(
 ) -> Result<u64> {
     let engine = &session.shared().engine;
     let mut loader = tree.btree().loader(&engine.txns, &engine.pending)?;
-    let mut large = Vec::new();
+    let mut large: Vec<(Vec<u8>, _)> = Vec::new();
     for row in rows {
         let (key, value) = row?;
         let (key, value) = (key.as_ref(), value.as_ref());
+        must_ascend(large.last().map(|(last, _)| &**last), key)?;
         if tree.btree().fits(key, value.len()) {
-            session.run(|_| loader.push(key, value))?;
+            if loader.has_room(key, value) {
+                loader.push(key, value)?;
+            } else {
+                session.run(|_| loader.push(key, value))?;
+            }
         } else {
+            must_ascend(loader.last_key(), key)?;
             large.push((key.to_vec(), session.stored(tree, key, value)?));
         }
     }
@@ -65,11 +74,15 @@ fn append<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     session: &Session,
     tree: &Tree,
     rows: impl Iterator<Item = Result<(K, V)>>,
+    mut last: Vec<u8>,
 ) -> Result<u64> {
     all_or_nothing(session, || {
         let mut count = 0;
         for row in rows {
             let (key, value) = row?;
+            must_ascend(Some(&last), key.as_ref())?;
+            last.clear();
+            last.extend_from_slice(key.as_ref());
             session.put(tree, key.as_ref(), value.as_ref(), None)?;
             count += 1;
         }
@@ -85,35 +98,4 @@ fn all_or_nothing<T>(session: &Session, body: impl FnOnce() -> Result<T>) -> Res
         session.rollback_to(&before)?;
     }
     result
-}
-
-/// Rows, each of which must have a key above the one before.
-struct Ascending<I> {
-    rows: I,
-    last: Option<Vec<u8>>,
-}
-
-impl<K: AsRef<[u8]>, V, I: Iterator<Item = Result<(K, V)>>> Iterator for Ascending<I> {
-    type Item = Result<(K, V)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let row = self.rows.next()?;
-        Some(row.and_then(|(key, value)| self.check(key.as_ref()).map(|()| (key, value))))
-    }
-}
-
-impl<I> Ascending<I> {
-    fn check(&mut self, key: &[u8]) -> Result<()> {
-        if let Some(last) = &self.last
-            && last.as_slice() >= key
-        {
-            let (key, last) = (key.escape_ascii(), last.escape_ascii());
-            let why = format!("key \"{key}\" comes behind \"{last}\": not in ascending order");
-            return Err(Error::Invalid { what: "bulk load", why });
-        }
-        let last = self.last.get_or_insert_default();
-        last.clear();
-        last.extend_from_slice(key);
-        Ok(())
-    }
 }

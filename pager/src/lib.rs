@@ -4,6 +4,7 @@
 //!  page.rs     header, views              op.rs       the closed set of changes; apply
 //!  slotted.rs  slots and cells            map.rs      allocation map
 //!  cell.rs     words under optimistic readers          checksum.rs  seal, verify
+//!  draft.rs    whole pages made outside the pool
 //!  pager.rs    the data file: read, write, grow, sync  doublewrite.rs  torn pages, repaired
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod cell;
 mod checksum;
 mod doublewrite;
+mod draft;
 mod map;
 mod op;
 mod options;
@@ -24,6 +26,7 @@ mod pager;
 mod slotted;
 
 pub use cell::{PageBuf, PageCell};
+pub use draft::Draft;
 pub use map::MapLayout;
 pub use op::{OpList, PageOp};
 pub use options::{Mutations, PageSize, PagerOptions, TornPages};

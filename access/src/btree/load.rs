@@ -1,11 +1,11 @@
 //! Building a tree from sorted rows, leaf after leaf, with one record for each page.
 //!
 //! ```text
-//!  spine  root ─────────────┐            a leaf is full:   new leaf   format, cells
+//!  spine  root ─────────────┐            a leaf is full:   new leaf   its image
 //!           n1   n2 ◄ last inner         one record of     last leaf  link
 //!          ╱ ╲    │                      four pages        parent     separator, child
 //!        l1  l2  l3 ◄ last leaf                            map        bit
-//!  rows ───────────────► cells of l4, in memory
+//!  rows ───────────────► l4, a draft in memory
 //! ```
 //!
 //! The new tree grows under a spare page with a pending row (see [`crate::Pending`]), by system
@@ -23,13 +23,13 @@
 
 use argali_base::sync::Arc;
 use argali_base::{Error, PageId, Result};
-use argali_pager::{HEADER_BYTES, PageKind, PageOp};
+use argali_pager::{Draft, HEADER_BYTES, PageKind, PageOp};
 use argali_txn::{Durability, Edit, Txn, TxnManager, Undo};
 
 use super::BTree;
 use super::descent::{Attempt, Stop, retry};
-use super::heads::{self, Entry, common, head};
-use super::node::{self, LEAF_HEADER, SLOT_BYTES, Stored};
+use super::heads::{Entry, common, head};
+use super::node::{self, SLOT_BYTES, Stored};
 use super::split::{SPLIT_PAGES, separate};
 use crate::pending::{Kind, Moves, Pending, Structure};
 
@@ -39,11 +39,9 @@ pub struct Loader {
     pending: Arc<Pending>,
     /// The tree the rows are for.
     tree: BTree,
-    /// What is built: its root is the spare page.
-    spare: BTree,
-    /// Last node of each level, leaves first; the spare page is the last of them.
-    spine: Vec<PageId>,
-    next: NextLeaf,
+    built: Built,
+    /// The leaf to come.
+    next: Draft,
     /// Last key of the leaves that are built.
     before: Vec<u8>,
     leaves: u64,
@@ -52,12 +50,12 @@ pub struct Loader {
     taken: bool,
 }
 
-/// Rows of the leaf to come.
-#[derive(Default)]
-struct NextLeaf {
-    cells: Vec<u8>,
-    /// Where each cell ends, and where its key does.
-    ends: Vec<(usize, usize)>,
+/// What is built.
+struct Built {
+    /// Its root is the spare page.
+    spare: BTree,
+    /// Last node of each level, leaves first; the spare page is the last of them.
+    spine: Vec<PageId>,
 }
 
 /// What came of an attempt to add a node.
@@ -80,9 +78,8 @@ impl BTree {
             txns: Arc::clone(txns),
             pending: Arc::clone(pending),
             tree: self.clone(),
-            spine: vec![spare.root],
-            spare,
-            next: NextLeaf::default(),
+            next: Draft::new(self.pool().pager().options().page_size),
+            built: Built { spine: vec![spare.root], spare },
             before: Vec::new(),
             leaves: 0,
             rows: 0,
@@ -96,24 +93,33 @@ impl Loader {
     /// `LogFull` it may be offered again.
     ///
     /// # Errors
-    /// `TooLarge`, `LogFull`, `Full`, `Io`.
-    ///
-    /// # Panics
-    /// When `key` is not above the one before.
+    /// `Invalid` when `key` is not above the one before, `TooLarge`, `LogFull`, `Full`, `Io`.
     pub fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         let (size, limit) = (key.len() + value.len(), self.tree.entry_bytes_max());
         if size > limit {
             return Err(Error::TooLarge { what: "entry (key and value)", size, limit });
         }
-        let last = self.next.last_key().unwrap_or(&self.before);
-        assert!(self.rows == 0 || last < key, "{key:02x?} is loaded behind {last:02x?}");
-        let room = self.capacity() - self.reserve();
-        if self.next.bytes() + LEAF_HEADER + size + SLOT_BYTES > room {
+        must_ascend(self.last_key(), key)?;
+        if !self.has_room(key, value) {
             self.flush()?;
         }
-        self.next.push(key, value);
+        let cell = self.next.push(node::leaf_cell_bytes(key.len(), value.len()));
+        node::write_leaf_cell(cell, key, Stored::small(value));
         self.rows += 1;
         Ok(())
+    }
+
+    /// Whether [`Loader::push`] would only take the row in, and write nothing.
+    pub fn has_room(&self, key: &[u8], value: &[u8]) -> bool {
+        let bytes = node::leaf_cell_bytes(key.len(), value.len()) + SLOT_BYTES;
+        self.next.free_bytes() >= bytes + self.built.reserve()
+    }
+
+    /// The key of the last row.
+    pub fn last_key(&self) -> Option<&[u8]> {
+        let last = self.next.len().checked_sub(1).and_then(|slot| self.next.cell(slot));
+        let before = (self.rows > 0).then_some(&*self.before);
+        last.map(node::key_of_leaf_cell).or(before)
     }
 
     /// `txn`, which holds the tree's exclusive lock, takes the rows over; how many. The old content is
@@ -125,73 +131,99 @@ impl Loader {
         self.flush()?;
         self.taken = true;
         self.pending.take(txn, self.structure(), moves)?;
-        self.tree.exchange(txn, self.spare.root)?;
+        self.tree.exchange(txn, self.built.spare.root)?;
         self.pending.give(txn, self.structure(), moves)?;
         Ok(self.rows)
     }
 
     fn structure(&self) -> Structure {
-        Structure { kind: Kind::Tree, first: self.spare.root }
-    }
-
-    /// Bytes for cells and slots of a node.
-    fn capacity(&self) -> usize {
-        self.spare.pool().pager().options().page_size.bytes() - HEADER_BYTES
-    }
-
-    /// Bytes of a node that stay free.
-    fn reserve(&self) -> usize {
-        self.capacity() / 10
+        Structure { kind: Kind::Tree, first: self.built.spare.root }
     }
 
     /// Writes the rows at hand as a leaf of their own, in a system transaction.
     fn flush(&mut self) -> Result<()> {
-        let next = std::mem::take(&mut self.next);
-        let Some(first) = next.first_key() else { return Ok(()) };
+        let Some(first) = self.next.cell(0).map(node::key_of_leaf_cell) else { return Ok(()) };
+        let last = self.last_key().unwrap_or(first).to_vec();
+        let (skip, separator) = (common(first, &last), separate(&self.before, first).to_vec());
+        self.next.set_heads(skip, |cell| head(node::key_of_leaf_cell(cell), skip));
         let mut system = self.txns.begin_system()?;
-        let written = if self.leaves == 0 {
-            self.fill_root(&mut system, &next)
+        if self.leaves == 0 {
+            self.built.fill_root(&mut system, &mut self.next)?;
         } else {
-            let separator = separate(&self.before, first).to_vec();
-            self.append(&mut system, 0, &next.ops(), &separator)
-        };
-        let written = written.and_then(|()| system.commit(Durability::Relaxed).map(drop));
-        self.next = next;
-        written?;
+            self.built.append(&mut system, 0, &mut Some(&mut self.next), &separator)?;
+        }
+        system.commit(Durability::Relaxed)?;
         self.leaves += 1;
-        self.before.clear();
-        self.before.extend_from_slice(self.next.last_key().unwrap_or_default());
+        self.before = last;
         self.next.clear();
         Ok(())
     }
+}
+
+/// `Invalid` unless `key` is above the `last` one.
+pub fn must_ascend(last: Option<&[u8]>, key: &[u8]) -> Result<()> {
+    match last.filter(|last| *last >= key) {
+        None => Ok(()),
+        Some(last) => Err(out_of_order(last, key)),
+    }
+}
+
+#[cold]
+fn out_of_order(last: &[u8], key: &[u8]) -> Error {
+    let (key, last) = (key.escape_ascii(), last.escape_ascii());
+    let why = format!("key \"{key}\" comes behind \"{last}\": not in ascending order");
+    Error::Invalid { what: "bulk load", why }
+}
+
+impl Drop for Loader {
+    /// What no transaction took over is nobody's.
+    fn drop(&mut self) {
+        if !self.taken {
+            self.pending.free_later([self.structure()]);
+        }
+    }
+}
+
+impl Built {
+    /// Bytes of a node that stay free.
+    fn reserve(&self) -> usize {
+        (self.spare.pool().pager().options().page_size.bytes() - HEADER_BYTES) / 10
+    }
+
+    /// What makes page `id` of the draft of a leaf.
+    fn image<'d>(&self, leaf: &'d mut Draft, id: PageId) -> PageOp<'d> {
+        let database = self.spare.pool().pager().options().database;
+        leaf.image((id, database), (PageKind::Leaf, 0, self.spare.owner))
+    }
 
     /// The first leaf is the spare page itself.
-    fn fill_root(&self, system: &mut Txn, next: &NextLeaf) -> Result<()> {
+    fn fill_root(&self, system: &mut Txn, leaf: &mut Draft) -> Result<()> {
         system.admit(self.spare.split_bytes(), 1)?;
         let mut root = self.spare.pool().write(self.spare.root)?;
-        system.update(&mut [Edit { page: &mut root, ops: &next.ops() }], Undo::Never);
+        let ops = [self.image(leaf, self.spare.root)];
+        system.update(&mut [Edit { page: &mut root, ops: &ops }], Undo::Never);
         Ok(())
     }
 
-    /// Adds a node with `content` behind the last one of its level.
+    /// Adds a node behind the last one of its level: `leaf`, or else an inner one without children.
     fn append(
         &mut self,
         system: &mut Txn,
         level: usize,
-        content: &[PageOp<'_>],
+        leaf: &mut Option<&mut Draft>,
         separator: &[u8],
     ) -> Result<()> {
         if level + 1 == self.spine.len() {
             self.raise(system)?;
         }
         loop {
-            let step = |patient| self.append_once(system, level, (content, separator), patient);
+            let step = |patient| self.append_once(system, level, (leaf, separator), patient);
             match retry(step)? {
                 Added::Done(id) => {
                     self.spine[level] = id;
                     return Ok(());
                 }
-                Added::ParentFull => self.append(system, level + 1, &[], separator)?,
+                Added::ParentFull => self.append(system, level + 1, &mut None, separator)?,
             }
         }
     }
@@ -200,7 +232,7 @@ impl Loader {
         &self,
         system: &mut Txn,
         level: usize,
-        (content, separator): (&[PageOp<'_>], &[u8]),
+        (leaf, separator): (&mut Option<&mut Draft>, &[u8]),
         patient: bool,
     ) -> Attempt<Added> {
         let (tree, space) = (&self.spare, self.spare.space());
@@ -220,12 +252,13 @@ impl Loader {
         }
         let mut left = tree.pool().write(self.spine[level])?;
         let Some(mut map) = space.try_map(id, patient)? else { return Err(Stop::Again) };
-        let kind = if level == 0 { PageKind::Leaf } else { PageKind::Inner };
-        let mut made = vec![tree.format(kind, level as u8)];
-        made.extend_from_slice(content);
+        let made = match leaf {
+            Some(leaf) => self.image(leaf, id),
+            None => tree.format(PageKind::Inner, level as u8),
+        };
         let entry = tree.inspect(&parent, |page| Entry::new(*page, slot, (separator, &cell)))?;
         let edits = &mut [
-            Edit { page: &mut node, ops: &made },
+            Edit { page: &mut node, ops: &[made] },
             Edit { page: &mut left, ops: &[PageOp::SetLink { link: id.get() }] },
             Edit { page: &mut parent, ops: &entry.ops() },
             Edit { page: &mut map, ops: &[space.bit(id, true)] },
@@ -266,58 +299,5 @@ impl Loader {
         ];
         system.update(edits, Undo::Never);
         Ok(id)
-    }
-}
-
-impl Drop for Loader {
-    /// What no transaction took over is nobody's.
-    fn drop(&mut self) {
-        if !self.taken {
-            self.pending.free_later([self.structure()]);
-        }
-    }
-}
-
-impl NextLeaf {
-    fn push(&mut self, key: &[u8], value: &[u8]) {
-        let key_end = self.cells.len() + LEAF_HEADER + key.len();
-        node::push_leaf_cell(&mut self.cells, key, Stored::small(value));
-        self.ends.push((self.cells.len(), key_end));
-    }
-
-    fn clear(&mut self) {
-        self.cells.clear();
-        self.ends.clear();
-    }
-
-    /// Bytes it will take in a page.
-    fn bytes(&self) -> usize {
-        self.cells.len() + self.ends.len() * SLOT_BYTES
-    }
-
-    fn key(&self, slot: usize) -> Option<&[u8]> {
-        let key_end = self.ends.get(slot)?.1;
-        let start = slot.checked_sub(1).map_or(0, |before| self.ends[before].0);
-        Some(&self.cells[start + LEAF_HEADER..key_end])
-    }
-
-    fn first_key(&self) -> Option<&[u8]> {
-        self.key(0)
-    }
-
-    fn last_key(&self) -> Option<&[u8]> {
-        self.key(self.ends.len().checked_sub(1)?)
-    }
-
-    fn ops(&self) -> Vec<PageOp<'_>> {
-        let mut start = 0;
-        let ends = self.first_key().zip(self.last_key());
-        let skip = ends.map_or(0, |(first, last)| common(first, last));
-        let cells = self.ends.iter().enumerate().map(|(slot, &(end, key_end))| {
-            let (cell, key) = (&self.cells[start..end], &self.cells[start + LEAF_HEADER..key_end]);
-            start = end;
-            PageOp::Insert { slot: slot as u16, head: head(key, skip), cell }
-        });
-        heads::begin(skip).into_iter().chain(cells).collect()
     }
 }

@@ -184,6 +184,26 @@ pub(super) fn push_leaf_cell(out: &mut Vec<u8>, key: &[u8], value: Stored<'_>) {
     out.extend_from_slice(value.bytes);
 }
 
+/// Bytes of a live leaf cell without slack.
+pub(super) const fn leaf_cell_bytes(key_len: usize, value_len: usize) -> usize {
+    LEAF_HEADER + key_len + value_len
+}
+
+/// Writes a live leaf cell into as many bytes as it takes.
+pub(super) fn write_leaf_cell(out: &mut [u8], key: &[u8], value: Stored<'_>) {
+    let (header, rest) = out.split_at_mut(LEAF_HEADER);
+    let (key_bytes, value_bytes) = rest.split_at_mut(key.len());
+    header.copy_from_slice(&live_header(key.len(), value));
+    key_bytes.copy_from_slice(key);
+    value_bytes.copy_from_slice(value.bytes);
+}
+
+/// The key in the bytes of a leaf cell.
+pub(super) fn key_of_leaf_cell(cell: &[u8]) -> &[u8] {
+    let len = usize::from(u16::from_le_bytes([cell[1], cell[2]]));
+    &cell[LEAF_HEADER..LEAF_HEADER + len]
+}
+
 /// Where the parts of an inner cell are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InnerCell {

@@ -33,12 +33,13 @@ const OPERATIONS: u64 = 4_000;
 /// Largest deviation from the baseline, in percent.
 const TOLERANCE: f64 = 3.0;
 
-const WORKLOADS: [&str; 8] = [
+const WORKLOADS: [&str; 9] = [
     "read-committed",
     "read-serializable",
     "read-in-batch",
     "update",
     "insert",
+    "load",
     "scan",
     "scan-read-committed",
     RESTART,
@@ -197,6 +198,12 @@ fn run(workload: &str, operations: u64) -> Result<()> {
                 }
                 txn.commit_with(Durability::Relaxed)?;
             }
+        }
+        "load" => {
+            let mut txn = rows.db.begin()?;
+            let fresh = txn.tree("load")?;
+            txn.bulk_load(&fresh, (0..operations).map(|n| Ok((key(n), value(&mut rng)))))?;
+            txn.commit_with(Durability::Relaxed)?;
         }
         "scan" => {
             // A row is an operation.
