@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  leaf, version 7     │ a │ b │ c │ d │ e │ f │ g │ …
-//!                            └────┬────┘                  one at first, then twice as many each time
+//!                            └────┬────┘                  one at first, then four times as many each time
 //!  copy                      │ b │ c │ d │
 //!                              ▲   ▲
 //!                            row   next: given out if the leaf is still at version 7 then
@@ -29,6 +29,8 @@ use super::node::{self, LeafCell};
 
 /// Most cells copied at once: then what a copy costs beside its bytes is little for each.
 const CELLS_MAX: usize = 16;
+/// How many times as many are copied as were before: each copy costs a look and, under serializable, a claim.
+const GROWTH: usize = 4;
 /// Words after which no further cell is copied.
 const WORDS_MAX: usize = 1024;
 
@@ -167,7 +169,7 @@ impl Cells {
     /// Copies the next cells of a leaf; `Restart` also when their keys are not behind each other.
     pub(super) fn copy(&mut self, view: &PageGlimpse<'_>, way: Way) -> Result<Lsn, Restart> {
         let want = self.want.max(1);
-        self.want = (2 * want).min(CELLS_MAX);
+        self.want = (GROWTH * want).min(CELLS_MAX);
         let slots = way.slots(self.border, view.slot_count()?, want);
         for n in 0..slots.len() {
             let large = self.push(view, LeafCell::read(view, way.nth(&slots, n))?, way)?;
