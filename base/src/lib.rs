@@ -15,6 +15,7 @@ pub mod disk;
 mod error;
 mod health;
 mod id;
+mod spread;
 mod stripe;
 pub mod sync;
 
@@ -22,4 +23,5 @@ pub use disk::{Disk, File};
 pub use error::{Error, Result};
 pub use health::Health;
 pub use id::{Lsn, PageId, TxnId};
+pub use spread::spread;
 pub use stripe::{Apart, Striped};

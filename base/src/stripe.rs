@@ -11,6 +11,8 @@
 
 use std::ops::Deref;
 
+use crate::spread;
+
 const STRIPES: usize = 64;
 
 thread_local! {
@@ -21,7 +23,7 @@ thread_local! {
 #[inline]
 fn stripe() -> usize {
     let address = HERE.with(|here| std::ptr::from_ref(here).addr() as u64);
-    (address.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - STRIPES.ilog2())) as usize
+    (spread(address) >> (64 - STRIPES.ilog2())) as usize
 }
 
 /// As many `T` as there are stripes.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use argali_access::{Pending, Structure};
 use argali_base::disk::DiskLock;
 use argali_base::sync::{Arc, AtomicBool, AtomicU64, Clock, Mutex, Ordering, thread};
-use argali_base::{Apart, Error, Lsn, Result, Striped, TxnId};
+use argali_base::{Apart, Error, Lsn, Result, Striped, TxnId, spread};
 use argali_recovery::{CheckpointPolicy, CheckpointReport, Checkpointer, Flush, Report};
 use argali_txn::{Durability, Isolation, TxnOptions};
 
@@ -392,8 +392,7 @@ impl std::fmt::Debug for Db {
 /// jitter: no source of randomness is needed.
 fn pause(attempt: u32, txn: u64) -> Duration {
     let most = 1000_u64 << attempt.min(7);
-    // Fibonacci hashing: neighbouring ids land far apart.
-    let hash = txn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let hash = spread(txn) >> 32;
     let jitter = (hash * (most / 2)) >> 32;
     Duration::from_micros(most / 2 + jitter)
 }

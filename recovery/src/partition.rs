@@ -21,7 +21,7 @@
 use std::collections::HashMap;
 
 use argali_base::sync::Arc;
-use argali_base::{Error, Lsn, PageId, Result};
+use argali_base::{Error, Lsn, PageId, Result, spread};
 use argali_buffer_pool::{BufferPool, PageWrite};
 use argali_pager::PageOp;
 use argali_wal::Change;
@@ -110,7 +110,7 @@ impl Partition {
     /// Which of `count` partitions `page` is in.
     pub(crate) fn of(page: PageId, count: usize) -> usize {
         // Mixed, so that no pattern in the page ids keeps one worker busy and the others idle.
-        let mixed = page.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let mixed = spread(page.get()) >> 32;
         (mixed % count as u64) as usize
     }
 

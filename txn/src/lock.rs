@@ -100,10 +100,10 @@ impl LockName {
         }
     }
 
-    /// The word spread over the upper bits (Fibonacci hashing: heap rows have similar ones).
+    /// The word spread over the upper bits: heap rows have similar ones.
     #[inline]
     const fn spread(self) -> u64 {
-        self.word().wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        argali_base::spread(self.word())
     }
 }
 

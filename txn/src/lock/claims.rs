@@ -36,7 +36,7 @@
 //! by chance costs a look, never correctness.
 
 use argali_base::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering, RwLock, fence};
-use argali_base::{Apart, TxnId};
+use argali_base::{Apart, TxnId, spread};
 
 use super::LockName;
 use super::ranges::{Ranges, Span};
@@ -263,5 +263,5 @@ impl Claims {
 
 #[inline]
 fn gate_of(tree: u64) -> usize {
-    (tree.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize
+    (spread(tree) >> 58) as usize
 }
