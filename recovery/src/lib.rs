@@ -161,7 +161,7 @@ pub struct PassReport {
 pub struct Report {
     /// False after a clean shutdown: nothing had to be done.
     pub recovered: bool,
-    /// First pass.
+    /// First pass. Made in one reading of the log with the second, its time is that up to the checkpoint's end.
     pub analysis: PassReport,
     /// Second pass.
     pub redo: PassReport,
