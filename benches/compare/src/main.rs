@@ -185,11 +185,17 @@ impl Comparison {
             }
             for engine in order {
                 eprint!("\r{} {engine} round {}        ", workload.name, round + 1);
-                let (slice, mode) = self.slice(workload, engine).with_context(|| engine.clone())?;
-                measured.slices.entry(engine.clone()).or_default().push(slice);
-                measured.modes.insert(engine.clone(), mode);
+                match self.slice(workload, engine).with_context(|| engine.clone()) {
+                    Ok((slice, mode)) => measured.note(engine, slice, mode),
+                    Err(error) if workload.data == Data::Cold && !is_ours(engine) => {
+                        self.hosts.remove(&(workload.data.name(), engine.clone()));
+                        eprintln!("\n{engine} ended; it may need more than its memory: {error:#}");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
+        measured.keep_complete(self.rounds);
         eprint!("\r");
         if workload.kind == Kind::Bank {
             for engine in &engines {
@@ -254,6 +260,10 @@ impl Comparison {
     fn end(self) -> Result<()> {
         self.hosts.into_values().try_for_each(Host::end)
     }
+}
+
+fn is_ours(engine: &str) -> bool {
+    engine.starts_with("argali")
 }
 
 /// Whether an engine has a row of its own: without reads our isolation levels do the same, and checkpoints

@@ -26,6 +26,16 @@ struct Verdict {
 }
 
 impl Measured {
+    pub(crate) fn note(&mut self, engine: &str, slice: Slice, mode: String) {
+        self.slices.entry(engine.to_owned()).or_default().push(slice);
+        self.modes.insert(engine.to_owned(), mode);
+    }
+
+    /// Leaves out whoever did not get through all `rounds`.
+    pub(crate) fn keep_complete(&mut self, rounds: usize) {
+        self.slices.retain(|_, slices| slices.len() == rounds);
+    }
+
     fn rates(&self, store: &str) -> Vec<f64> {
         let slices = self.slices.get(store).map(Vec::as_slice).unwrap_or_default();
         slices.iter().map(|slice| slice.ops_per_second).collect()
