@@ -125,7 +125,7 @@ fn compare(args: &Args) -> Result<()> {
     println!("limits of this machine\n{}", report::limits(&limits));
     let mut json = args.json.as_ref().map(fs::File::create).transpose()?;
     let mut measured = Vec::new();
-    for workload in workloads(args)? {
+    for workload in feasible(args)? {
         let row = comparison.measure(workload).with_context(|| workload.name)?;
         if let Some(file) = &mut json {
             row.lines().iter().try_for_each(|line| writeln!(file, "{line}"))?;
@@ -158,6 +158,20 @@ fn workloads(args: &Args) -> Result<Vec<&'static Workload>> {
     let chosen: Vec<&Workload> = ALL.iter().filter(wanted).collect();
     if chosen.is_empty() {
         bail!("no workload begins with {}; --list shows them", args.workloads.join(" or "));
+    }
+    Ok(chosen)
+}
+
+/// The workloads, without those of a cold cache where nobody asked for them and they cannot be run.
+fn feasible(args: &Args) -> Result<Vec<&'static Workload>> {
+    let mut chosen = workloads(args)?;
+    let is_cold = |workload: &&Workload| workload.data == Data::Cold;
+    if chosen.iter().any(is_cold)
+        && let Err(error) = Group::new("probe")
+    {
+        ensure!(args.workloads.is_empty(), error);
+        eprintln!("{error:#}");
+        chosen.retain(|workload| !is_cold(workload));
     }
     Ok(chosen)
 }
