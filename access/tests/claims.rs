@@ -3,28 +3,13 @@
 
 mod common;
 
-use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::time::{Duration, Instant};
 
 use argali_access::{BTree, Entry, Way};
 use argali_base::{Error, Result};
 use argali_txn::{Durability, Isolation, LockMode, LockName, Mutations, Txn};
-use common::{World, get, key, scan, scan_all, scan_back};
-
-type Rows = Vec<(Vec<u8>, Vec<u8>)>;
-type Scan = fn(&BTree, &mut Txn, Bound<&[u8]>, Bound<&[u8]>) -> Result<Rows>;
-const WAYS: [(&str, Scan); 2] = [("forward", scan), ("backward", scan_back)];
-
-/// Committed rows 10, 20, … 10·`count`.
-fn tens(world: &World, count: u64, value: &[u8]) -> BTree {
-    let tree = world.tree();
-    let mut txn = world.begin();
-    for n in 1..=count {
-        tree.put(&mut txn, &key(10 * n), value).unwrap();
-    }
-    txn.commit(Durability::Sync).unwrap();
-    tree
-}
+use common::{Rows, WAYS, World, get, key, scan, scan_all, tens};
 
 /// Whether a transaction that does not wait could do `write` just now.
 fn could(world: &World, isolation: Isolation, write: impl FnOnce(&mut Txn) -> Result<()>) -> bool {

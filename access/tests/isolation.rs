@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use argali_access::{BTree, Entry, Survey, TreeStats};
 use argali_base::Error;
 use argali_txn::{Durability, Isolation, LockMode, LockName, Txn};
-use common::{World, get, key, scan, scan_all, scan_back};
+use common::{Scan, WAYS, World, get, key, scan, scan_all, scan_back, tens};
 
 const LEVELS: [Isolation; 3] =
     [Isolation::Serializable, Isolation::RepeatableRead, Isolation::ReadCommitted];
@@ -28,23 +28,6 @@ fn could_insert(world: &World, tree: &BTree, key: &[u8]) -> bool {
     txn.abort().unwrap();
     free
 }
-
-/// A tree with committed rows 10, 20, … 10·`count`.
-fn tens(world: &World, count: u64, value: &[u8]) -> BTree {
-    let tree = world.tree();
-    let mut txn = world.begin();
-    for n in 1..=count {
-        tree.put(&mut txn, &key(10 * n), value).unwrap();
-    }
-    txn.commit(Durability::Sync).unwrap();
-    tree
-}
-
-type Rows = Vec<(Vec<u8>, Vec<u8>)>;
-type Scan = fn(&BTree, &mut Txn, Bound<&[u8]>, Bound<&[u8]>) -> argali_base::Result<Rows>;
-
-/// What holds for one direction holds for the other.
-const WAYS: [(&str, Scan); 2] = [("forward", scan), ("backward", scan_back)];
 
 fn range(scan: Scan, tree: &BTree, txn: &mut Txn, from: u64, to: u64) -> usize {
     scan(tree, txn, Included(&key(from)), Excluded(&key(to))).unwrap().len()

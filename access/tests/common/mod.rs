@@ -9,7 +9,7 @@ use argali_access::{
     BTree, Entry, Heap, HeapScan, HeapStats, RowId, Space, Survey, TreeStats, Way, register_undo,
 };
 use argali_base::disk::SimDisk;
-use argali_base::{Disk, Health};
+use argali_base::{Disk, Health, Result};
 use argali_buffer_pool::{BufferPool, PoolOptions};
 use argali_pager::{PageSize, Pager, PagerOptions, TornPages};
 use argali_txn::{Durability, Isolation, Txn, TxnManager, TxnOptions, UndoHandlers};
@@ -229,3 +229,20 @@ pub(crate) fn tidy(world: &World) {
 pub(crate) fn key(n: u64) -> Vec<u8> {
     format!("key{n:08}").into_bytes()
 }
+
+/// A tree with committed rows 10, 20, … 10·`count`.
+pub(crate) fn tens(world: &World, count: u64, value: &[u8]) -> BTree {
+    let tree = world.tree();
+    let mut txn = world.begin();
+    for n in 1..=count {
+        tree.put(&mut txn, &key(10 * n), value).unwrap();
+    }
+    txn.commit(Durability::Sync).unwrap();
+    tree
+}
+
+pub(crate) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Scan = fn(&BTree, &mut Txn, Bound<&[u8]>, Bound<&[u8]>) -> Result<Rows>;
+
+/// What holds for one direction holds for the other.
+pub(crate) const WAYS: [(&str, Scan); 2] = [("forward", scan), ("backward", scan_back)];
