@@ -31,10 +31,10 @@ impl Txn {
         if self.manager.mutations().weaken_reads() {
             return false;
         }
-        let Self { manager, kit, id, .. } = self;
-        let kit = kit.as_mut().expect("a transaction keeps its kit until it ends");
+        let id = self.id;
+        let (manager, kit) = self.parts();
         kit.claimed = true;
-        manager.locks.claim(&kit.claims, *id, (tree, bounds))
+        manager.locks.claim(&kit.claims, id, (tree, bounds))
     }
 
     /// What to wait for before these bounds are claimed: the lock of a writer who waits for claims in there.

@@ -43,11 +43,12 @@ impl Txn {
         if !plain || !matches!(mode, LockMode::IS | LockMode::IX) {
             return false;
         }
-        let kit = self.kit.as_deref_mut().expect("a transaction keeps its kit until it ends");
+        let id = self.id;
+        let (manager, kit) = self.parts();
         if kit.held.get(name).is_some() {
             return false;
         }
-        let noted = self.manager.locks.note_new(&kit.weak, (self.id, name, mode));
+        let noted = manager.locks.note_new(&kit.weak, (id, name, mode));
         if let Some(horizon) = noted {
             kit.held.add(name, mode);
             self.horizon = self.horizon.max(horizon);
@@ -109,11 +110,11 @@ impl Txn {
             self.kit_mut().held.recount(tree);
             return;
         }
-        let Self { manager, kit, id, .. } = self;
-        let kit = kit.as_mut().expect("a transaction keeps its kit until it ends");
+        let id = self.id;
+        let (manager, kit) = self.parts();
         // Without a tag: whoever asks for them next must lock the tree first, which this one gives back
         // with its commit LSN.
-        kit.held.take_below(tree, |name| manager.locks.release(*id, name, Lsn::NONE));
+        kit.held.take_below(tree, |name| manager.locks.release(id, name, Lsn::NONE));
         manager.note_escalation();
     }
 

@@ -143,7 +143,7 @@ impl BTree {
         if !txn.try_lock_instant(next, GAP_INSERT) {
             return Err((next, GAP_INSERT));
         }
-        let relies = matches!(txn.holds(next), Some(LockMode::Key { gap: Gap::S | Gap::X, .. }));
+        let relies = txn.holds(next).is_some_and(LockMode::relies_on_gap);
         let own = self.key_name(key);
         if relies && !txn.try_lock(own, KEY_X_GAP_S) {
             return Err((own, KEY_X_GAP_S));

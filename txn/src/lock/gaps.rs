@@ -29,7 +29,7 @@ pub(super) struct Gaps {
 impl LockMode {
     /// Whether its holder relies on a gap that stays empty.
     #[inline]
-    pub(super) const fn relies_on_gap(self) -> bool {
+    pub const fn relies_on_gap(self) -> bool {
         matches!(self, Self::Key { gap: Gap::S | Gap::X, .. })
     }
 }
